@@ -136,7 +136,8 @@ mod tests {
 
     #[test]
     fn only_the_canonical_spelling_is_an_id() {
-        for text in ["", "7", "../x", &BUILD.to_uppercase(), &BUILD.replace('-', ""), &format!("{{{BUILD}}}")] {
+        for text in ["", "7", "../x", &BUILD.to_uppercase(), &BUILD.replace('-', ""), &format!("{{{BUILD}}}")]
+        {
             assert!(text.parse::<BuildId>().is_err(), "{text} was taken for a build id");
         }
         for tail in ["", ".", ".0", ".01", ".+1", ".1.1", ".-1", ".4294967296"] {

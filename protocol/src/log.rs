@@ -133,7 +133,10 @@ impl LogFrame {
             return Err(LogFrameError::Offset);
         }
         Ok(Self {
-            attempt: AttemptId { build: BuildId(Uuid::from_bytes(build)), number: u32::from_be_bytes(number) },
+            attempt: AttemptId {
+                build: BuildId(Uuid::from_bytes(build)),
+                number: u32::from_be_bytes(number),
+            },
             chunk: LogChunk {
                 offset,
                 stream: Stream::from_code(stream[0]).ok_or(LogFrameError::Stream(stream[0]))?,

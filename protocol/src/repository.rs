@@ -68,7 +68,9 @@ impl FromStr for RepositoryUrl {
         let url = Url::parse(text).map_err(|_| RepositoryUrlError::Malformed)?;
         let ssh = url.scheme() == "ssh";
         match url.scheme() {
-            "https" | "http" | "ssh" | "git" if url.host_str().is_none_or(|h| h.is_empty() || h.starts_with('-')) => {
+            "https" | "http" | "ssh" | "git"
+                if url.host_str().is_none_or(|h| h.is_empty() || h.starts_with('-')) =>
+            {
                 return Err(RepositoryUrlError::Host);
             }
             "https" | "http" | "ssh" | "git" => {}
@@ -292,8 +294,28 @@ mod tests {
     #[test]
     fn names_that_git_would_not_take_are_refused() {
         for name in [
-            "--upload-pack=id", "-x", "a..b", "a b", "a\nb", "a~1", "a^", "a:b", "a?", "a*", "a[", "a\\b", "/a", "a/",
-            "a//b", ".a", "a/.b", "a.lock", "a.lock/b", "a.", "@", "a@{1}",
+            "--upload-pack=id",
+            "-x",
+            "a..b",
+            "a b",
+            "a\nb",
+            "a~1",
+            "a^",
+            "a:b",
+            "a?",
+            "a*",
+            "a[",
+            "a\\b",
+            "/a",
+            "a/",
+            "a//b",
+            ".a",
+            "a/.b",
+            "a.lock",
+            "a.lock/b",
+            "a.",
+            "@",
+            "a@{1}",
         ] {
             assert_eq!(name.parse::<Commit>(), Err(CommitError::Malformed), "{name:?}");
         }

@@ -296,12 +296,30 @@ mod tests {
     #[test]
     fn images_are_named_as_everywhere() {
         let digest = format!("app@sha256:{}", "0".repeat(64));
-        for image in
-            ["busybox", "debian:bookworm-slim", "localhost:5000/a/b:1", "registry.example.org/team/app", &digest, "a__b"]
-        {
+        for image in [
+            "busybox",
+            "debian:bookworm-slim",
+            "localhost:5000/a/b:1",
+            "registry.example.org/team/app",
+            &digest,
+            "a__b",
+        ] {
             assert!(image.parse::<ImageRef>().is_ok(), "{image}");
         }
-        for image in ["", "UPPER", "a b", "a:", "a@", "a@sha256:xyz", "../images/json?x=", "-a", "a/", "/a", "a//b", "h:x/a"] {
+        for image in [
+            "",
+            "UPPER",
+            "a b",
+            "a:",
+            "a@",
+            "a@sha256:xyz",
+            "../images/json?x=",
+            "-a",
+            "a/",
+            "/a",
+            "a//b",
+            "h:x/a",
+        ] {
             assert_eq!(image.parse::<ImageRef>(), Err(SpecError::Image), "{image}");
         }
     }

@@ -9,7 +9,8 @@ use serde::{Serialize, de::DeserializeOwned};
 fn reads_and_writes<T: DeserializeOwned + Serialize>(side: &str, names: &[&str]) {
     let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(side);
     for name in names {
-        let text = fs::read_to_string(folder.join(format!("{name}.json"))).unwrap_or_else(|e| panic!("{name}: {e}"));
+        let text =
+            fs::read_to_string(folder.join(format!("{name}.json"))).unwrap_or_else(|e| panic!("{name}: {e}"));
         let message: T = serde_json::from_str(&text).unwrap_or_else(|e| panic!("{name}: {e}"));
         let golden: serde_json::Value = serde_json::from_str(&text).unwrap();
         let written = serde_json::to_value(&message).unwrap();
@@ -45,13 +46,25 @@ fn what_a_runner_says() {
 fn what_the_coordinator_says() {
     reads_and_writes::<CoordinatorMessage>(
         "coordinator",
-        &["registered", "refused", "assign", "cancel", "drop", "log_ack", "log_ack-resend", "finished_ack", "drain"],
+        &[
+            "registered",
+            "refused",
+            "assign",
+            "cancel",
+            "drop",
+            "log_ack",
+            "log_ack-resend",
+            "finished_ack",
+            "drain",
+        ],
     );
 }
 
 #[test]
 fn a_message_of_another_kind_is_an_error_and_not_a_guess() {
-    for text in ["{}", "[]", r#"{"type":"hello"}"#, r#"{"type":"accepted"}"#, r#"{"type":"accepted","attempt":"7"}"#] {
+    for text in
+        ["{}", "[]", r#"{"type":"hello"}"#, r#"{"type":"accepted"}"#, r#"{"type":"accepted","attempt":"7"}"#]
+    {
         assert!(serde_json::from_str::<RunnerMessage>(text).is_err(), "{text}");
     }
 }

@@ -1,4 +1,4 @@
-# The recipes of this checkout. Each is one script of scripts/ or one command; `./just` lists them.
+# The recipes of this checkout; `./just` lists them. `exec`, so that a signal reaches the script and not a shell before it.
 
 [private]
 default:
@@ -6,7 +6,7 @@ default:
 
 # start a local cluster (a coordinator, two runners) and build this checkout in it; Ctrl-C stops everything
 up:
-    @scripts/up
+    @exec scripts/up
 
 # build the binaries for use, into target/release/
 build:
@@ -15,12 +15,12 @@ build:
 
 # set up whatever is missing on this machine, and run all tests
 test:
-    @scripts/test
+    @exec scripts/test
 
 # format, lints, shell scripts
 check:
-    @scripts/check
+    @exec scripts/check
 
 # make sure that the engine has the images that builds and tests start from
 images:
-    @scripts/images
+    @exec scripts/images

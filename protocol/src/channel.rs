@@ -126,7 +126,7 @@ pub enum CoordinatorMessage {
 }
 
 /// Who a runner is and what it holds.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Registration {
     /// The version of the protocol it speaks, see [`PROTOCOL_VERSION`].
     pub protocol: u32,

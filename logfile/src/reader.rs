@@ -170,11 +170,12 @@ impl Iterator for Entries<'_> {
     type Item = io::Result<Entry>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        if self.batch.len() == 0 && self.next < self.entries {
-            if let Err(error) = self.read_batch() {
-                self.next = self.entries;
-                return Some(Err(error));
-            }
+        if self.batch.len() == 0
+            && self.next < self.entries
+            && let Err(error) = self.read_batch()
+        {
+            self.next = self.entries;
+            return Some(Err(error));
         }
         self.batch.next().map(Ok)
     }

@@ -80,6 +80,12 @@ impl Scheduler {
         self.builds.len() - self.queue.len()
     }
 
+    /// How many runners are connected.
+    #[must_use]
+    pub fn connected(&self) -> usize {
+        self.fleet.iter().filter(|(_, runner)| runner.session.is_some()).count()
+    }
+
     /// The builds that wait, oldest first, at most `most` of them.
     #[must_use]
     pub fn queue(&self, most: usize) -> Vec<WaitingBuild> {

@@ -1,0 +1,10 @@
+//! The coordinator: takes builds in, queues them, hands them to runners, keeps their logs, and shows all of it.
+//!
+//! `http` speaks with people and runners, the `dispatcher` owns every decision (which the scheduler crate makes),
+//! `store` and `logs` are ports to what is kept.
+
+mod clock;
+pub mod dispatcher;
+pub mod logs;
+pub mod metrics;
+pub mod store;

@@ -1,0 +1,53 @@
+//! The log port: the bytes that attempts wrote, by attempt and offset.
+
+mod files;
+mod watch;
+
+use async_trait::async_trait;
+use caisson_logfile::Span;
+use caisson_protocol::{AttemptId, LogChunk};
+
+pub use files::FileLogs;
+pub use watch::LogWatch;
+
+/// Where the logs of attempts are kept.
+#[async_trait]
+pub trait Logs: Send + Sync {
+    /// Takes a chunk in and tells where the log ends then. What is there already is passed over, so a chunk may come
+    /// twice.
+    ///
+    /// # Errors
+    /// [`LogError::Gap`] when something before the chunk is missing; nothing of it is taken then.
+    async fn append(&self, attempt: AttemptId, chunk: LogChunk) -> Result<u64, LogError>;
+
+    /// Where an attempt's log ends, in bytes; 0 when there is none.
+    async fn end(&self, attempt: AttemptId) -> Result<u64, LogError>;
+
+    /// Makes an attempt's log durable. Nothing is appended after.
+    async fn seal(&self, attempt: AttemptId) -> Result<(), LogError>;
+
+    /// Reads from `offset` on, at most `bytes_max` bytes. Nothing at the end, or when there is no such log.
+    async fn read(
+        &self,
+        attempt: AttemptId,
+        offset: u64,
+        bytes_max: usize,
+    ) -> Result<Vec<LogChunk>, LogError>;
+
+    /// What an attempt's log is made of, without the bytes.
+    async fn spans(&self, attempt: AttemptId) -> Result<Vec<Span>, LogError>;
+}
+
+/// Why a log can't be written or read.
+#[derive(Debug, thiserror::Error)]
+pub enum LogError {
+    /// Bytes between the log's end and the chunk are missing.
+    #[error("the log ends at {end}")]
+    Gap {
+        /// Where the log ends.
+        end: u64,
+    },
+    /// The disk refuses.
+    #[error("the log of an attempt: {0}")]
+    Io(#[from] std::io::Error),
+}

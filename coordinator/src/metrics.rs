@@ -1,0 +1,113 @@
+//! What the coordinator counts, for Prometheus.
+
+use std::sync::atomic::AtomicU64;
+
+use caisson_protocol::Status;
+use caisson_scheduler::{AttemptEnd, Change, Scheduler};
+use prometheus_client::{
+    encoding::{EncodeLabelSet, text::encode},
+    metrics::{
+        counter::Counter,
+        family::Family,
+        gauge::Gauge,
+        histogram::{Histogram, exponential_buckets},
+    },
+    registry::Registry,
+};
+
+/// All counters, and the registry they are shown by.
+pub struct Metrics {
+    registry: Registry,
+    submitted: Counter,
+    ended: Family<StatusLabel, Counter>,
+    requeued: Counter,
+    runners_lost: Counter,
+    waiting: Gauge,
+    running: Gauge,
+    runners: Gauge,
+    /// Bytes of log that came in.
+    pub log_bytes: Counter<u64, AtomicU64>,
+    /// How long commits took, in seconds.
+    pub commit_seconds: Histogram,
+    /// Rules of the scheduler that were seen not to hold: more than none is a fault of ours.
+    pub violations: Counter,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct StatusLabel {
+    status: &'static str,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        let mut metrics = Self {
+            registry: Registry::with_prefix("caisson"),
+            submitted: Counter::default(),
+            ended: Family::default(),
+            requeued: Counter::default(),
+            runners_lost: Counter::default(),
+            waiting: Gauge::default(),
+            running: Gauge::default(),
+            runners: Gauge::default(),
+            log_bytes: Counter::default(),
+            commit_seconds: Histogram::new(exponential_buckets(0.0001, 4.0, 9)),
+            violations: Counter::default(),
+        };
+        for status in Status::ALL.into_iter().filter(|status| status.is_terminal()) {
+            let _ = metrics.ended.get_or_create(&StatusLabel { status: status.as_str() });
+        }
+        metrics.register();
+        metrics
+    }
+}
+
+impl Metrics {
+    fn register(&mut self) {
+        let registry = &mut self.registry;
+        registry.register("builds_submitted", "Builds accepted", self.submitted.clone());
+        registry.register("builds_ended", "Builds ended, by status", self.ended.clone());
+        registry.register("builds_requeued", "Builds that went back to wait", self.requeued.clone());
+        registry.register("attempts_lost", "Attempts whose runner was lost", self.runners_lost.clone());
+        registry.register("builds_waiting", "Builds that wait for a runner", self.waiting.clone());
+        registry.register("builds_running", "Builds that a runner has", self.running.clone());
+        registry.register("runners", "Runners that are connected", self.runners.clone());
+        registry.register("log_bytes", "Bytes of log taken in", self.log_bytes.clone());
+        registry.register(
+            "commit_seconds",
+            "How long commits to the store took",
+            self.commit_seconds.clone(),
+        );
+        registry.register("violations", "Rules of the scheduler seen not to hold", self.violations.clone());
+    }
+
+    /// Counts a change that was committed.
+    pub(crate) fn count(&self, change: &Change) {
+        match change {
+            Change::Submitted { .. } => drop(self.submitted.inc()),
+            Change::Requeued { .. } => drop(self.requeued.inc()),
+            Change::AttemptEnded { end: AttemptEnd::RunnerLost, .. } => drop(self.runners_lost.inc()),
+            Change::Ended { outcome, .. } => {
+                let status = outcome.status().as_str();
+                self.ended.get_or_create(&StatusLabel { status }).inc();
+            }
+            _ => {}
+        }
+    }
+
+    /// Takes in how much is live.
+    pub(crate) fn live(&self, scheduler: &Scheduler) {
+        let number = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
+        self.waiting.set(number(scheduler.waiting()));
+        self.running.set(number(scheduler.running()));
+        self.runners.set(number(scheduler.connected()));
+    }
+
+    /// All of it in the OpenMetrics text format.
+    #[must_use]
+    pub fn show(&self) -> String {
+        let mut text = String::new();
+        // Writing into a String does not fail.
+        let _ = encode(&mut text, &self.registry);
+        text
+    }
+}

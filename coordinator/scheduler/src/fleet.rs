@@ -34,6 +34,12 @@ impl Runner {
         }
     }
 
+    /// Whether it went as it had said it would: without a connection, and with nothing left to do.
+    pub(crate) fn has_left(&self) -> bool {
+        let said = self.registration.as_ref().is_some_and(|said| said.draining);
+        said && self.session.is_none() && self.holds.is_empty()
+    }
+
     pub(crate) fn offers(&self, wanted: &Labels) -> bool {
         self.registration.as_ref().is_some_and(|said| said.labels.offer(wanted))
     }
@@ -91,9 +97,9 @@ impl Fleet {
         let Some(runner) = self.runners.get_mut(&id) else { return };
         runner.session.take().map(|old| self.sessions.remove(&old));
         runner.session = Some(session);
-        // A drain asked for by a person holds until that process is gone.
-        let same =
-            runner.registration.as_ref().is_some_and(|before| before.instance == registration.instance);
+        // A drain asked for by a person holds until that process is gone. One that has not come back since the
+        // coordinator started is the one that was meant.
+        let same = runner.registration.as_ref().is_none_or(|before| before.instance == registration.instance);
         runner.draining = registration.draining || (same && runner.draining);
         runner.name.clone_from(&registration.name);
         runner.registration = Some(registration);

@@ -36,7 +36,8 @@ pub struct LiveBuild {
     pub attempts_made: u32,
     /// How many of them count against the cap.
     pub attempts_charged: u32,
-    /// Runners whose attempts count against the cap.
+    /// Runners that reported a failure of the infrastructure for it. Not those that were lost: one that comes back is
+    /// as good as any other.
     pub failed_on: BTreeSet<RunnerId>,
     /// Who has the current attempt, unless it waits.
     pub runner: Option<RunnerRef>,
@@ -61,7 +62,8 @@ impl Scheduler {
     }
 
     /// Goes back to what is stored, after a commit failed. Connections stay; since runners could not be served, all
-    /// of them have a full timeout.
+    /// of them have a full timeout. What waits is handed out with the next event, whatever it is: its step has to be
+    /// stored like any other.
     pub fn recover(&mut self, now: Moment, restored: Restored) {
         self.fleet.free_all();
         self.take_over(now, restored);

@@ -4,13 +4,13 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use caisson_protocol::{
     AttemptId, AttemptReport, BuildId, CoordinatorMessage, ErrorReason, HeldAttempt, HeldPhase,
-    KeepAliveTerms, Outcome, Refusal, Registration, ResolvedCommit, RunnerId,
+    KeepAliveTerms, Outcome, Refusal, Registration, ResolvedCommit, RunnerId, Status,
 };
 
 use crate::{
     Answer, AttemptEnd, Change, Effect, Event, Moment, RequestId, RunnerEvent, SessionId, Step, Submission,
     build::{Build, Lease, State},
-    fleet::Fleet,
+    fleet::{Fleet, Runner},
     keys::Keys,
     pick::pick,
     queue::Queue,
@@ -148,9 +148,10 @@ impl Scheduler {
             .fleet
             .get(id)
             .and_then(|runner| runner.registration.as_ref().map(|r| (runner.session, r.instance)));
-        let resumes = before.is_some_and(|(_, instance)| instance == said.instance);
+        // Not known of a runner that registers for the first time since this coordinator started.
+        let same = before.map(|(_, instance)| instance == said.instance);
         if let Some((Some(old), _)) = before {
-            self.replace(old, resumes, &said.name, step);
+            self.replace(old, same == Some(true), &said.name, step);
         }
         let reference = crate::RunnerRef { id, name: said.name.clone() };
         let held = said.held.clone();
@@ -158,11 +159,8 @@ impl Scheduler {
         self.fleet.connect(id, session, said);
         self.keep_from_removal(now, id);
 
-        // Another process under the same name does not have what the one before it had, except what it lists. The
-        // same process lists all it has: what is missing never reached it.
-        let end = if resumes { AttemptEnd::NeverReceived } else { AttemptEnd::RunnerLost };
         for build in self.unlisted(id, &held) {
-            self.take_back(build, end.clone(), step);
+            self.take_back(build, self.why_unlisted(build, same), step);
         }
         let (keep, drop) =
             held.iter().map(|one| one.attempt).partition(|attempt| self.is_current(*attempt, id));
@@ -171,6 +169,14 @@ impl Scheduler {
         self.send(id, registered, step);
         self.note_phases(id, &held, step);
         self.repeat_orders(id, step);
+    }
+
+    /// Why a runner that registers does not list a build. The same process lists all it has: what is missing never
+    /// reached it. Another one does not have what the one before it had. Where that is not known, what had not begun
+    /// to run may have been stored and never sent: the build does not pay for the coordinator's end.
+    fn why_unlisted(&self, build: BuildId, same: Option<bool>) -> AttemptEnd {
+        let never_received = same.unwrap_or_else(|| self.status(build) == Some(Status::Assigned));
+        if never_received { AttemptEnd::NeverReceived } else { AttemptEnd::RunnerLost }
     }
 
     /// Ends the connection that a new one takes the place of. A process that connects again knows why its old
@@ -206,7 +212,9 @@ impl Scheduler {
             }
             return;
         };
-        self.keep_from_removal(now, runner);
+        if event != RunnerEvent::Disconnected {
+            self.keep_from_removal(now, runner);
+        }
         match event {
             RunnerEvent::Register { .. } | RunnerEvent::Heard => {}
             RunnerEvent::KeepAlive { held } => self.keep_alive(runner, &held, step),
@@ -222,7 +230,7 @@ impl Scheduler {
             }
             RunnerEvent::Draining => self.draining(runner),
             RunnerEvent::Released { attempt } => {
-                if self.is_current(attempt, runner) {
+                if self.current_or_drop(attempt, runner, step) {
                     self.take_back(attempt.build, AttemptEnd::GivenBack, step);
                 }
             }
@@ -289,13 +297,18 @@ impl Scheduler {
     fn draining(&mut self, id: RunnerId) {
         if let Some(runner) = self.fleet.get_mut(id) {
             runner.draining = true;
+            // From here on it says so itself whenever it registers.
+            if let Some(said) = &mut runner.registration {
+                said.draining = true;
+            }
         }
     }
 
-    /// A lost connection is not a dead runner, unless it had said that it goes and holds nothing.
+    /// A lost connection is not a dead runner, unless it had said that it goes and holds nothing. That a person asked
+    /// for it is not enough: the word may have been lost with the connection, and is said again on the next one.
     fn disconnected(&mut self, session: SessionId, id: RunnerId) {
         self.fleet.disconnect(session);
-        if self.fleet.get(id).is_some_and(|runner| runner.draining && runner.holds.is_empty()) {
+        if self.fleet.get(id).is_some_and(Runner::has_left) {
             self.fleet.remove(id);
         }
     }

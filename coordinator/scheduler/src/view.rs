@@ -2,7 +2,7 @@
 
 use caisson_protocol::{AttemptId, BuildId, Labels, Registration, RunnerId, Status};
 
-use crate::{Moment, Scheduler, build::Build, pick::can_go_elsewhere};
+use crate::{Moment, Rules, Scheduler, build::Build, pick::can_go_elsewhere};
 
 /// A build that waits.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -55,6 +55,12 @@ pub struct RunnerView {
 }
 
 impl Scheduler {
+    /// The numbers that decisions depend on.
+    #[must_use]
+    pub fn rules(&self) -> &Rules {
+        &self.rules
+    }
+
     /// Where a build stands that waits or runs.
     #[must_use]
     pub fn status(&self, build: BuildId) -> Option<Status> {

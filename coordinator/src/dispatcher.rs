@@ -12,7 +12,8 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use caisson_protocol::BuildId;
 use caisson_scheduler::{
-    Answer, Change, Effect, Event, Moment, RequestId, Restored, Rules, RunnerEvent, Scheduler, Step,
+    Answer, Change, Effect, Event, Moment, RequestId, Restored, Rules, RunnerEvent, Scheduler, SessionId,
+    Step,
 };
 use tokio::{
     sync::{mpsc, oneshot, watch},
@@ -119,7 +120,7 @@ impl Dispatcher {
     pub async fn run(mut self) -> Result<(), StoreError> {
         while let Some(inputs) = self.gather().await {
             let batch = self.decide(inputs);
-            match self.commit(&batch).await {
+            match self.commit(&batch.step.changes).await {
                 Ok(()) => self.release(batch),
                 Err(StoreError::Unavailable(cause)) => self.outage(batch, &cause).await?,
                 Err(broken) => return Err(broken),
@@ -192,12 +193,12 @@ impl Dispatcher {
         batch.step.effects.extend(step.effects);
     }
 
-    async fn commit(&self, batch: &Batch) -> Result<(), StoreError> {
-        if batch.step.changes.is_empty() {
+    async fn commit(&self, changes: &[Change]) -> Result<(), StoreError> {
+        if changes.is_empty() {
             return Ok(());
         }
         let began = Instant::now();
-        self.store.commit(&batch.step.changes, clock::now_ms()).await?;
+        self.store.commit(changes, clock::now_ms()).await?;
         self.metrics.commit_seconds.observe(began.elapsed().as_secs_f64());
         Ok(())
     }

@@ -4,7 +4,11 @@
 //! `store` and `logs` are ports to what is kept.
 
 mod clock;
+pub mod coordinator;
 pub mod dispatcher;
+pub mod http;
 pub mod logs;
 pub mod metrics;
+pub mod secrets;
+pub mod settings;
 pub mod store;

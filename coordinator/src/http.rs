@@ -1,0 +1,91 @@
+//! What the coordinator speaks with the world. One file for each kind of caller: the trust boundary is the file
+//! boundary. Every route is denied by default: a caller is let in by the layer around its file's routes, and paths
+//! that don't exist are as closed as those that do.
+
+mod access;
+mod events;
+mod follow;
+mod log;
+mod model;
+mod person;
+mod problem;
+mod public;
+mod runner;
+mod serve;
+mod submission;
+
+use std::sync::Arc;
+
+use axum::{Router, middleware};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use utoipa::OpenApi;
+use utoipa_axum::router::OpenApiRouter;
+
+use crate::{
+    dispatcher::DispatcherHandle,
+    logs::{LogWatch, Logs},
+    metrics::Metrics,
+    secrets::Guard,
+    settings::BuildDefaults,
+    store::Store,
+};
+
+pub use events::{EventHub, publish};
+pub use serve::serve;
+
+/// What handlers work with.
+pub struct App {
+    /// The way to every decision.
+    pub dispatcher: DispatcherHandle,
+    /// What is known of builds.
+    pub store: Arc<dyn Store>,
+    /// The logs of attempts.
+    pub logs: Arc<dyn Logs>,
+    /// Word that a log has grown.
+    pub watch: Arc<LogWatch>,
+    /// News for dashboards.
+    pub events: EventHub,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
+    /// Who may do what.
+    pub guard: Guard,
+    /// What a build is given that does not say.
+    pub defaults: BuildDefaults,
+    /// Whether the `Host` of a request must be this machine.
+    pub local_only: bool,
+    /// Tells those who follow something that the coordinator stops.
+    pub stopping: CancellationToken,
+    /// Those who follow something.
+    pub followers: TaskTracker,
+}
+
+#[derive(OpenApi)]
+#[openapi(
+    info(title = "Caisson", description = "Submit builds, watch them, read their logs."),
+    components(schemas(problem::ProblemDocument, events::ServerEvent, follow::LogMessage))
+)]
+struct Document;
+
+/// All routes, and their OpenAPI document.
+pub fn router(app: Arc<App>) -> Router {
+    let (person, document) = described();
+    let document = document.to_pretty_json().unwrap_or_default();
+    let person = person.merge(person::unlisted(document)).fallback(problem::not_found);
+    let guarded = person.layer(middleware::from_fn_with_state(Arc::clone(&app), access::person));
+    let runner = runner::routes().layer(middleware::from_fn_with_state(Arc::clone(&app), access::runner));
+    guarded
+        .merge(runner)
+        .merge(public::routes())
+        .layer(middleware::from_fn_with_state(Arc::clone(&app), access::host))
+        .with_state(app)
+}
+
+/// The OpenAPI document that is generated from the handlers.
+#[must_use]
+pub fn openapi() -> utoipa::openapi::OpenApi {
+    described().1
+}
+
+fn described() -> (Router<Arc<App>>, utoipa::openapi::OpenApi) {
+    OpenApiRouter::with_openapi(Document::openapi()).nest("/api/v1", person::routes()).split_for_parts()
+}

@@ -1,0 +1,137 @@
+//! Errors that a caller sees: RFC 9457 problem details with a stable `code`.
+
+use axum::{
+    Json,
+    http::{HeaderValue, StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use serde::Serialize;
+use serde_json::{Map, Value};
+use tracing::error;
+use utoipa::ToSchema;
+
+use crate::{dispatcher::Unavailable, logs::LogError, store::StoreError};
+
+/// How long a caller is asked to wait before it tries again, in seconds.
+const RETRY_AFTER_SECONDS: u64 = 5;
+
+/// A problem, as it is told.
+#[derive(Debug)]
+pub(super) struct Problem {
+    status: StatusCode,
+    code: &'static str,
+    detail: String,
+    more: Map<String, Value>,
+}
+
+/// The body of every answer that is an error (RFC 9457).
+#[derive(Serialize, ToSchema)]
+pub(super) struct ProblemDocument {
+    /// The problem in a few words, the same for each `code`.
+    title: &'static str,
+    /// The HTTP status.
+    status: u16,
+    /// The problem, for programs. Does not change between releases.
+    #[schema(example = "queue_full")]
+    code: &'static str,
+    /// This very problem: the thing, the cause and what to do.
+    detail: String,
+    /// The part of the request that is wrong, where it is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    field: Option<String>,
+    /// Further facts.
+    #[serde(flatten)]
+    more: Map<String, Value>,
+}
+
+impl Problem {
+    /// A problem of this kind.
+    pub(super) fn new(status: StatusCode, code: &'static str, detail: impl Into<String>) -> Self {
+        Self { status, code, detail: detail.into(), more: Map::new() }
+    }
+
+    /// A part of the request whose value is not one that can be taken.
+    pub(super) fn invalid(field: &str, detail: impl Into<String>) -> Self {
+        let detail = detail.into();
+        Self::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid_field", format!("{field}: {detail}"))
+            .with("field", field)
+    }
+
+    /// A request that can't be read.
+    pub(super) fn malformed(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "malformed_request", detail)
+    }
+
+    /// Something asked for that is not there.
+    pub(super) fn missing(what: impl Into<String>) -> Self {
+        Self::new(StatusCode::NOT_FOUND, "not_found", what)
+    }
+
+    /// Adds a fact.
+    #[must_use]
+    pub(super) fn with(mut self, name: &str, value: impl Into<Value>) -> Self {
+        self.more.insert(name.to_owned(), value.into());
+        self
+    }
+
+    fn title(&self) -> &'static str {
+        self.status.canonical_reason().unwrap_or("Error")
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(mut self) -> Response {
+        let field = self.more.remove("field").and_then(|field| field.as_str().map(str::to_owned));
+        let body = ProblemDocument {
+            title: self.title(),
+            status: self.status.as_u16(),
+            code: self.code,
+            detail: self.detail,
+            field,
+            more: self.more,
+        };
+        let mut response = (self.status, Json(body)).into_response();
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        match self.status {
+            StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => {
+                headers.insert(header::RETRY_AFTER, RETRY_AFTER_SECONDS.into());
+            }
+            StatusCode::UNAUTHORIZED => {
+                headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+            }
+            _ => {}
+        }
+        response
+    }
+}
+
+impl From<Unavailable> for Problem {
+    fn from(cause: Unavailable) -> Self {
+        let detail =
+            format!("nothing can be stored right now, and nothing was: {cause}. Try again in a moment");
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "store_unavailable", detail)
+    }
+}
+
+impl From<StoreError> for Problem {
+    fn from(cause: StoreError) -> Self {
+        error!("a query failed: {cause}");
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "store_unavailable", cause.to_string())
+    }
+}
+
+impl From<LogError> for Problem {
+    fn from(cause: LogError) -> Self {
+        error!("a log can't be read: {cause}");
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "log_unreadable", cause.to_string())
+    }
+}
+
+/// For every path that leads nowhere.
+pub(super) async fn not_found(uri: axum::http::Uri) -> Problem {
+    Problem::missing(format!(
+        "there is nothing at {}: see /api/v1/openapi.json for what there is",
+        uri.path()
+    ))
+}

@@ -1,0 +1,131 @@
+//! A submitted build, from the body of a request to a valid description. Everything that can be wrong is told with
+//! the field it is wrong in.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::{Display, Write as _},
+    str::FromStr,
+    sync::Arc,
+};
+
+use axum::http::HeaderMap;
+use caisson_protocol::{BuildId, BuildSpec, Label, Labels, RepositoryUrl, TimeoutSeconds};
+use caisson_scheduler::{IdempotencyKey, Submission};
+use serde::Deserialize;
+use sha2::{Digest, Sha256};
+use utoipa::ToSchema;
+use uuid::Uuid;
+
+use super::problem::Problem;
+use crate::settings::BuildDefaults;
+
+/// The longest idempotency key, in bytes.
+const KEY_BYTES_MAX: usize = 255;
+
+/// A build to run.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct NewBuild {
+    /// A SHA, branch or tag.
+    #[schema(example = "main")]
+    commit: String,
+    /// What to run, by `sh -ec`.
+    #[schema(example = "make test")]
+    command: String,
+    /// Where the code comes from; the coordinator's own default when it is left out.
+    #[schema(example = "https://example.org/team/app.git")]
+    repository_url: Option<String>,
+    /// The image of the container; the coordinator's default when it is left out.
+    #[schema(example = "debian:bookworm-slim")]
+    image: Option<String>,
+    /// Further environment variables.
+    #[serde(default)]
+    env: BTreeMap<String, String>,
+    /// Labels that the runner must have.
+    #[serde(default)]
+    labels: BTreeSet<String>,
+    /// How long an attempt may take, 1 second to 30 days.
+    timeout_seconds: Option<u32>,
+}
+
+/// Reads a submission.
+pub(super) fn read(
+    body: &[u8],
+    headers: &HeaderMap,
+    defaults: &BuildDefaults,
+) -> Result<Submission, Problem> {
+    let mut json = serde_json::Deserializer::from_slice(body);
+    let new: NewBuild = serde_path_to_error::deserialize(&mut json).map_err(|error| unreadable(&error))?;
+    json.end().map_err(|error| Problem::malformed(format!("the body is not one JSON object: {error}")))?;
+    let spec = new.check(defaults)?;
+    Ok(Submission { id: BuildId(Uuid::now_v7()), spec: Arc::new(spec), key: key(headers, body)? })
+}
+
+impl NewBuild {
+    fn check(self, defaults: &BuildDefaults) -> Result<BuildSpec, Problem> {
+        let repository_url: RepositoryUrl = match (&self.repository_url, &defaults.repository_url) {
+            (Some(given), _) => parse("repository_url", given)?,
+            (None, Some(default)) => default.clone(),
+            (None, None) => {
+                let detail =
+                    "name one, or set a default with `repository_url` in the coordinator's configuration";
+                return Err(Problem::invalid("repository_url", detail));
+            }
+        };
+        if repository_url.is_file() && !defaults.allow_file_urls {
+            let detail =
+                "file URLs are not allowed here: set `git.allow_file_urls: true` on coordinator and runners";
+            return Err(Problem::invalid("repository_url", detail));
+        }
+        let labels = self
+            .labels
+            .iter()
+            .map(|label| parse::<Label>("labels", label))
+            .collect::<Result<BTreeSet<_>, _>>()?;
+        let timeout = self.timeout_seconds.map(TimeoutSeconds::try_from).transpose();
+        Ok(BuildSpec {
+            repository_url,
+            commit: parse("commit", &self.commit)?,
+            command: parse("command", &self.command)?,
+            image: self.image.as_deref().map_or(Ok(defaults.image.clone()), |image| parse("image", image))?,
+            env: self.env.try_into().map_err(|error| invalid("env", &error))?,
+            labels: Labels::try_from(labels).map_err(|error| invalid("labels", &error))?,
+            timeout_seconds: timeout
+                .map_err(|error| invalid("timeout_seconds", &error))?
+                .unwrap_or(defaults.timeout),
+        })
+    }
+}
+
+fn parse<T: FromStr<Err: Display>>(field: &str, text: &str) -> Result<T, Problem> {
+    text.parse().map_err(|error| invalid(field, &error))
+}
+
+fn invalid(field: &str, error: &impl Display) -> Problem {
+    Problem::invalid(field, error.to_string())
+}
+
+fn unreadable(error: &serde_path_to_error::Error<serde_json::Error>) -> Problem {
+    let path = error.path().to_string();
+    let problem = Problem::malformed(match path.as_str() {
+        "." => format!("the body is not a build: {}", error.inner()),
+        path => format!("{path}: {}", error.inner()),
+    });
+    if path == "." { problem } else { problem.with("field", path) }
+}
+
+/// The name under which a repeated submission is recognised, and what was submitted under it.
+fn key(headers: &HeaderMap, body: &[u8]) -> Result<Option<IdempotencyKey>, Problem> {
+    let Some(key) = headers.get("idempotency-key") else { return Ok(None) };
+    let key = key.to_str().unwrap_or_default();
+    if key.is_empty() || key.len() > KEY_BYTES_MAX {
+        let detail = format!("expected 1 to {KEY_BYTES_MAX} visible ASCII characters");
+        return Err(Problem::invalid("Idempotency-Key", detail));
+    }
+    let mut digest = String::with_capacity(64);
+    for byte in Sha256::digest(body) {
+        // Writing into a String does not fail.
+        let _ = write!(digest, "{byte:02x}");
+    }
+    Ok(Some(IdempotencyKey { key: key.to_owned(), digest }))
+}

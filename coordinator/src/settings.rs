@@ -1,0 +1,188 @@
+//! The coordinator's settings, their defaults and what they may be.
+
+use std::{net::SocketAddr, path::PathBuf};
+
+use caisson_protocol::{ImageRef, RepositoryUrl, TimeoutSeconds};
+use caisson_scheduler::Rules;
+use caisson_settings::{ByteSize, Period};
+use serde::{Deserialize, Serialize};
+
+/// What environment variables of the coordinator begin with.
+pub const ENV_PREFIX: &str = "CAISSON_COORDINATOR_";
+
+/// Everything that can be set.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Settings {
+    /// Where to listen. Port 0 takes any free one.
+    pub listen: String,
+    /// Whether a proxy in front speaks TLS and is the only one that reaches `listen`.
+    pub behind_proxy: bool,
+    /// Where everything is kept.
+    pub data_dir: PathBuf,
+    /// The repository of builds that name none.
+    pub repository_url: Option<String>,
+    /// The queue.
+    pub queue: Queue,
+    /// Signs of life of runners.
+    pub keep_alive: KeepAlive,
+    /// What holds for each build.
+    pub build: Build,
+    /// Where code may come from.
+    pub git: Git,
+}
+
+/// The queue.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Queue {
+    /// How many builds may wait.
+    pub capacity: usize,
+}
+
+/// Signs of life of runners.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct KeepAlive {
+    /// How often a runner gives one.
+    pub interval: Period,
+    /// How long it may be silent before it is removed.
+    pub timeout: Period,
+}
+
+/// What holds for each build.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Build {
+    /// The image of builds that name none.
+    pub image: String,
+    /// The time limit of builds that name none.
+    pub timeout: Period,
+    /// How many attempts a build has.
+    pub max_attempts: u32,
+    /// How long the log of an attempt may become.
+    pub log_size: ByteSize,
+}
+
+/// Where code may come from.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Git {
+    /// Whether `file` URLs, which read a runner's own disk, are taken.
+    pub allow_file_urls: bool,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            listen: "127.0.0.1:3000".into(),
+            behind_proxy: false,
+            data_dir: "./data".into(),
+            repository_url: None,
+            queue: Queue { capacity: 1000 },
+            keep_alive: KeepAlive { interval: Period::seconds(10), timeout: Period::seconds(20) },
+            build: Build {
+                image: "debian:bookworm-slim".into(),
+                timeout: Period::seconds(3600),
+                max_attempts: 3,
+                log_size: ByteSize::mib(256),
+            },
+            git: Git { allow_file_urls: false },
+        }
+    }
+}
+
+/// Settings that were checked: what they say can be done.
+#[derive(Debug, Clone)]
+pub struct Checked {
+    /// Where to listen.
+    pub listen: SocketAddr,
+    /// Whether only a proxy reaches it.
+    pub behind_proxy: bool,
+    /// Where everything is kept.
+    pub data_dir: PathBuf,
+    /// What decisions depend on.
+    pub rules: Rules,
+    /// What a build is given that does not say.
+    pub defaults: BuildDefaults,
+}
+
+/// What a build is given that does not say.
+#[derive(Debug, Clone)]
+pub struct BuildDefaults {
+    /// Its repository.
+    pub repository_url: Option<RepositoryUrl>,
+    /// Its image.
+    pub image: ImageRef,
+    /// Its time limit.
+    pub timeout: TimeoutSeconds,
+    /// Whether `file` URLs are taken.
+    pub allow_file_urls: bool,
+}
+
+impl Settings {
+    /// Checks what the kinds of the values alone don't tell.
+    ///
+    /// # Errors
+    /// One line: the key, what was found and what is expected.
+    pub fn check(&self) -> Result<Checked, String> {
+        let listen: SocketAddr = self.listen.parse().map_err(|_| {
+            format!("`listen`: found {:?}, expected an address and port such as 127.0.0.1:3000", self.listen)
+        })?;
+        if !listen.ip().is_loopback() && !self.behind_proxy {
+            return Err(format!(
+                "`listen`: {listen} can be reached from other machines, and tokens would cross the network in clear \
+                 text: put a proxy that speaks TLS in front and set `behind_proxy: true`, or listen on 127.0.0.1"
+            ));
+        }
+        Ok(Checked {
+            listen,
+            behind_proxy: self.behind_proxy,
+            data_dir: self.data_dir.clone(),
+            rules: self.rules()?,
+            defaults: self.defaults()?,
+        })
+    }
+
+    fn rules(&self) -> Result<Rules, String> {
+        let (interval_ms, timeout_ms) =
+            (self.keep_alive.interval.as_millis(), self.keep_alive.timeout.as_millis());
+        if interval_ms == 0 || timeout_ms < 2 * interval_ms {
+            return Err(format!(
+                "`keep_alive.timeout`: found {}, expected at least twice `keep_alive.interval` ({}), so that one late \
+                 sign of life removes no runner",
+                self.keep_alive.timeout, self.keep_alive.interval
+            ));
+        }
+        if !(1..=1_000_000).contains(&self.queue.capacity) {
+            return Err(format!("`queue.capacity`: found {}, expected 1 to 1000000", self.queue.capacity));
+        }
+        if !(1..=100).contains(&self.build.max_attempts) {
+            return Err(format!(
+                "`build.max_attempts`: found {}, expected 1 to 100",
+                self.build.max_attempts
+            ));
+        }
+        if self.build.log_size < ByteSize(64 * 1024) {
+            return Err(format!("`build.log_size`: found {}, expected at least 64KiB", self.build.log_size));
+        }
+        Ok(Rules {
+            queue_capacity: self.queue.capacity,
+            max_attempts: self.build.max_attempts,
+            interval_ms,
+            timeout_ms,
+            log_bytes_max: self.build.log_size.0,
+        })
+    }
+
+    fn defaults(&self) -> Result<BuildDefaults, String> {
+        let repository_url = self.repository_url.as_deref().map(str::parse::<RepositoryUrl>).transpose();
+        let seconds = u32::try_from(self.build.timeout.0.as_secs()).unwrap_or(u32::MAX);
+        Ok(BuildDefaults {
+            repository_url: repository_url.map_err(|error| format!("`repository_url`: {error}"))?,
+            image: self.build.image.parse().map_err(|error| format!("`build.image`: {error}"))?,
+            timeout: seconds.try_into().map_err(|error| format!("`build.timeout`: {error}"))?,
+            allow_file_urls: self.git.allow_file_urls,
+        })
+    }
+}

@@ -1,0 +1,322 @@
+//! One build's way: workspace, checkout, image, container, outcome, log and report; then everything is removed.
+
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
+
+use caisson_protocol::{AttemptId, AttemptReport, ErrorReason, Outcome, Phases, ResolvedCommit, RunnerMessage};
+use tokio::time::Instant;
+use tracing::{info, warn};
+
+use super::{
+    Attempt, Builds, Host,
+    attempt::{Interrupt, Stage, Stop},
+    outcome,
+};
+use crate::{
+    checkout::CheckoutError,
+    container::{Container, RunError, StartError},
+    engine::{ContainerRequest, EngineError, Exit, Image, ImageError, Owned, OwnedKind, container_name},
+    output::{Log, LogSender},
+    workspace::blocking,
+};
+
+/// Runs an attempt from its acceptance until nothing is left of it on this host.
+pub(super) async fn run(builds: Arc<Builds>, attempt: Arc<Attempt>) {
+    let id = attempt.id();
+    let begun = Instant::now();
+    let deadline = begun + Duration::from_secs(attempt.assignment.spec.timeout_seconds.get().into());
+    info!(build.id = %id.build, attempt = id.number, "build {}: attempt {} accepted", id.build, id.number);
+
+    let claim = builds.claims.claim(id.build).await;
+    let (folder, assignment) = (attempt.folder.clone(), attempt.assignment.clone());
+    let spooled = blocking(move || folder.begin(&assignment)).await;
+    if spooled.is_ok() {
+        builds.outbox.say(RunnerMessage::Accepted { attempt: id });
+    }
+
+    let log = begin_log(&attempt);
+    let mut build = Build {
+        host: &builds.host,
+        builds: &builds,
+        attempt: &attempt,
+        log: log.sender(),
+        deadline,
+        phases: Phases::default(),
+        resolved_commit: None,
+        container_made: false,
+    };
+    let ended = match spooled {
+        Ok(()) => build.steps().await,
+        Err(error) => Err(Cut::Failed(outcome::of_disk(&error, "the runner can't spool the build"))),
+    };
+    let ended = build.conclude(ended).await;
+    let Build { phases, resolved_commit, container_made, .. } = build;
+    match ended {
+        Ok(outcome) => {
+            let report = AttemptReport { outcome, phases, resolved_commit, log_bytes: 0 };
+            finish(&attempt, log, report).await;
+            let cleanup_ms = clean(&builds.host, id, container_made).await;
+            builds.outbox.say(RunnerMessage::Cleaned { attempt: id, cleanup_ms });
+        }
+        Err(stop) => {
+            log.close().await;
+            clean(&builds.host, id, container_made).await;
+            builds.forget(&attempt).await;
+            if stop == Stop::Release {
+                builds.outbox.say(RunnerMessage::Released { attempt: id });
+            }
+            info!(build.id = %id.build, "build {}: attempt {} {}", id.build, id.number, in_words(stop));
+        }
+    }
+    drop(claim);
+}
+
+fn in_words(stop: Stop) -> &'static str {
+    match stop {
+        Stop::Release => "given back",
+        Stop::Cancel | Stop::Drop => "dropped",
+    }
+}
+
+fn begin_log(attempt: &Arc<Attempt>) -> Log {
+    let grown = Arc::clone(attempt);
+    let grew = Arc::new(move |end| grown.log_grew(end));
+    Log::begin(attempt.folder.log_base(), attempt.assignment.log_bytes_max, grew)
+}
+
+/// Completes the log, keeps the report on disk, and lets it be told.
+async fn finish(attempt: &Attempt, log: Log, mut report: AttemptReport) {
+    let id = attempt.id();
+    let written = log.close().await;
+    report.log_bytes = written.end;
+    if let Some(error) = written.failure {
+        warn!(build.id = %id.build, "build {}: its log could not be written: {error}", id.build);
+        if !matches!(report.outcome, Outcome::Canceled | Outcome::TimedOut) {
+            report.outcome = outcome::of_disk(&error, "the runner can't write the build's log");
+        }
+    }
+    let (folder, kept) = (attempt.folder.clone(), report.clone());
+    if let Err(error) = blocking(move || folder.write_report(&kept)).await {
+        // It is told all the same; only a restart of the runner before that would lose it.
+        warn!(build.id = %id.build, "build {}: its report could not be spooled: {error}", id.build);
+    }
+    info!(build.id = %id.build, attempt = id.number, "build {}: {}", id.build, report.outcome.status());
+    attempt.enter(Stage::Finished(report));
+}
+
+/// Removes what the attempt made, and tells how long it took, in milliseconds. What can't be removed is left to the
+/// sweep.
+async fn clean(host: &Host, id: AttemptId, container_made: bool) -> u64 {
+    let begun = Instant::now();
+    if container_made {
+        let owned =
+            Owned { kind: OwnedKind::Container, id: container_name(id), attempt: Some(id) };
+        if let Err(error) = host.engine.remove(&owned).await {
+            warn!(build.id = %id.build, "build {}: its container is left to the sweep: {error}", id.build);
+        }
+    }
+    if let Err(error) = host.workspaces.remove(id.build).await {
+        warn!(build.id = %id.build, "build {}: its workspace is left to the sweep: {error}", id.build);
+    }
+    elapsed_ms(begun)
+}
+
+fn elapsed_ms(since: Instant) -> u64 {
+    u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX)
+}
+
+/// Why a build did not come to its own end.
+enum Cut {
+    Interrupted(Interrupt),
+    Failed(Outcome),
+}
+
+impl From<CheckoutError> for Cut {
+    fn from(error: CheckoutError) -> Self {
+        Self::Failed(error.into())
+    }
+}
+
+impl From<ImageError> for Cut {
+    fn from(error: ImageError) -> Self {
+        Self::Failed(error.into())
+    }
+}
+
+impl From<EngineError> for Cut {
+    fn from(error: EngineError) -> Self {
+        Self::Failed(error.into())
+    }
+}
+
+/// A build on its way.
+struct Build<'a> {
+    host: &'a Host,
+    builds: &'a Builds,
+    attempt: &'a Attempt,
+    log: LogSender,
+    deadline: Instant,
+    phases: Phases,
+    resolved_commit: Option<ResolvedCommit>,
+    container_made: bool,
+}
+
+impl Build<'_> {
+    async fn steps(&mut self) -> Result<Outcome, Cut> {
+        let workspace = self.make_workspace().await?;
+        let commit = self.check_out(workspace.clone()).await?;
+        let image = self.get_image().await?;
+        let container = self.start(&commit, &image, workspace).await?;
+        self.builds.outbox.say(RunnerMessage::Started {
+            attempt: self.attempt.id(),
+            resolved_commit: commit.clone(),
+            image_digest: image.digest.clone(),
+        });
+        self.attempt.enter(Stage::Running { resolved_commit: commit, image_digest: image.digest.clone() });
+        let begun = Instant::now();
+        let ended = self.follow(container, &image).await;
+        self.phases.run_ms = Some(elapsed_ms(begun));
+        ended
+    }
+
+    async fn make_workspace(&self) -> Result<PathBuf, Cut> {
+        let made = self.host.workspaces.make(self.attempt.id().build).await;
+        made.map_err(|error| Cut::Failed(outcome::of_disk(&error, "the runner can't make a workspace")))
+    }
+
+    async fn check_out(&mut self, workspace: PathBuf) -> Result<ResolvedCommit, Cut> {
+        let begun = Instant::now();
+        let spec = &self.attempt.assignment.spec;
+        self.log.say(format!("Cloning {} at {}", spec.repository_url, spec.commit)).await;
+        let checkout = self.host.checkout.run(&spec.repository_url, &spec.commit, workspace, &self.log);
+        let commit = self.unless_interrupted(checkout).await;
+        self.phases.clone_ms = Some(elapsed_ms(begun));
+        let commit = commit??;
+        self.log.say(format!("Checked out {}", commit.as_str())).await;
+        self.resolved_commit = Some(commit.clone());
+        Ok(commit)
+    }
+
+    async fn get_image(&mut self) -> Result<Image, Cut> {
+        let begun = Instant::now();
+        let log = self.log.clone();
+        let progress = move |line: String| log.mention(line);
+        let spec = &self.attempt.assignment.spec;
+        let image = self.host.engine.ensure_image(&spec.image, self.host.config.image.pull, &progress);
+        let image = self.unless_interrupted(image).await;
+        self.phases.image_ms = Some(elapsed_ms(begun));
+        Ok(image??)
+    }
+
+    /// Making a container is not interrupted: whoever asked for it would not know whether there is one.
+    async fn start(
+        &mut self,
+        commit: &ResolvedCommit,
+        image: &Image,
+        workspace: PathBuf,
+    ) -> Result<Container, Cut> {
+        let begun = Instant::now();
+        let request = self.request(commit, image, workspace);
+        self.container_made = true;
+        let started =
+            Container::start(Arc::clone(&self.host.engine), &request, self.log.clone()).await;
+        self.phases.create_ms = Some(elapsed_ms(begun));
+        started.map_err(|error| match error {
+            StartError::Start(EngineError::Refused(cause)) => self.image_unusable(&cause),
+            StartError::Create(error) | StartError::Start(error) => error.into(),
+        })
+    }
+
+    fn request(&self, commit: &ResolvedCommit, image: &Image, workspace: PathBuf) -> ContainerRequest {
+        let id = self.attempt.id();
+        let spec = &self.attempt.assignment.spec;
+        let own = [
+            ("CI", "true".to_owned()),
+            ("CAISSON_BUILD_ID", id.build.to_string()),
+            ("CAISSON_ATTEMPT", id.number.to_string()),
+            ("CAISSON_COMMIT", commit.as_str().to_owned()),
+            ("CAISSON_REPOSITORY_URL", spec.repository_url.to_string()),
+        ];
+        let own = own.into_iter().map(|(name, value)| (name.to_owned(), value));
+        let theirs = spec.env.iter().map(|(name, value)| (name.to_owned(), value.to_owned()));
+        let config = &self.host.config;
+        ContainerRequest {
+            attempt: id,
+            runner: config.name.clone(),
+            image: image.id.clone(),
+            command: spec.command.as_str().to_owned(),
+            environment: theirs.chain(own).collect::<BTreeMap<_, _>>(),
+            workspace,
+            limits: config.limits.clone(),
+            network: config.network,
+        }
+    }
+
+    /// Waits for the command's end, or stops it.
+    async fn follow(&mut self, mut container: Container, image: &Image) -> Result<Outcome, Cut> {
+        let ended = tokio::select! {
+            biased;
+            ended = container.ended() => Ok(ended),
+            interrupt = self.attempt.interrupted(self.deadline) => Err(interrupt),
+        };
+        let result = match ended {
+            Ok(ended) => self.judge(&container, image, ended).await,
+            Err(interrupt) => {
+                let grace = if interrupt.is_gentle() { self.host.config.stop_grace.0 } else { Duration::ZERO };
+                container.stop(grace, self.attempt.abandoned()).await;
+                Err(Cut::Interrupted(interrupt))
+            }
+        };
+        if !container.drain().await {
+            self.log.say("The output was still open 5 s after the command had ended, and was cut").await;
+        }
+        result
+    }
+
+    async fn judge(
+        &self,
+        container: &Container,
+        image: &Image,
+        ended: Result<Exit, RunError>,
+    ) -> Result<Outcome, Cut> {
+        let exit = match ended {
+            Ok(exit) => exit,
+            // Why the log is broken is told where it is closed.
+            Err(error) => return Err(Cut::Failed(outcome::engine_failed(error.to_string()))),
+        };
+        // The engine's init takes the place of a shell that is not there, or that this processor can't run.
+        if exit.code == outcome::EXIT_NOT_FOUND && !container.has_shell(image).await? {
+            return Err(self.image_unusable("it has no sh"));
+        }
+        let foreign = image.architecture != self.host.architecture && !image.architecture.is_empty();
+        if exit.code == outcome::EXIT_NOT_EXECUTABLE && foreign {
+            return Err(self.image_unusable(&format!("it is made for {}", image.architecture)));
+        }
+        Ok(outcome::of_exit(&exit))
+    }
+
+    fn image_unusable(&self, cause: &str) -> Cut {
+        let image = &self.attempt.assignment.spec.image;
+        let message = format!("the image {image} can't run a command: {cause}");
+        Cut::Failed(outcome::errored(ErrorReason::ImageUnusable, message))
+    }
+
+    async fn unless_interrupted<T>(&self, work: impl Future<Output = T>) -> Result<T, Cut> {
+        tokio::select! {
+            biased;
+            interrupt = self.attempt.interrupted(self.deadline) => Err(Cut::Interrupted(interrupt)),
+            done = work => Ok(done),
+        }
+    }
+
+    /// The outcome, said in the log; or why nobody wants to know it.
+    async fn conclude(&self, ended: Result<Outcome, Cut>) -> Result<Outcome, Stop> {
+        let outcome = match ended {
+            Ok(outcome) | Err(Cut::Failed(outcome)) => outcome,
+            Err(Cut::Interrupted(Interrupt::TimedOut)) => Outcome::TimedOut,
+            Err(Cut::Interrupted(Interrupt::Stop(Stop::Cancel))) => Outcome::Canceled,
+            Err(Cut::Interrupted(Interrupt::Stop(stop))) => return Err(stop),
+        };
+        self.log.say(outcome::in_words(&outcome)).await;
+        Ok(outcome)
+    }
+}

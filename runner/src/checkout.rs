@@ -1,0 +1,192 @@
+//! Getting a commit into a workspace, by a child process of the runner's own binary.
+//!
+//! libgit2 can hang for ever on a server that is silent, and take all memory for a hostile pack. In a process of its
+//! own it is bounded by limits and can be killed at any point. This is the parent's side; what the child does is in
+//! [`child`].
+
+pub mod child;
+mod export;
+mod isolation;
+mod mirror;
+mod progress;
+mod wire;
+
+use std::{path::PathBuf, process::Stdio, time::Duration};
+
+use caisson_protocol::{Commit, ErrorReason, RepositoryUrl, ResolvedCommit};
+use tokio::{
+    io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines},
+    process::{Child, ChildStdout, Command},
+    time::{Instant, timeout_at},
+};
+
+use crate::{config::Git, output::LogSender};
+use progress::Progress;
+use wire::{Event, Request};
+
+/// What the child may see of the environment: where the certificates, the proxy and the ssh agent are.
+const ENVIRONMENT_PASSED_ON: [&str; 11] = [
+    "PATH",
+    "SSL_CERT_FILE",
+    "SSL_CERT_DIR",
+    "SSH_AUTH_SOCK",
+    "HTTPS_PROXY",
+    "https_proxy",
+    "HTTP_PROXY",
+    "http_proxy",
+    "ALL_PROXY",
+    "NO_PROXY",
+    "no_proxy",
+];
+
+/// How much longer than a server the child itself may be silent: it reports the server's silence first.
+const CHILD_STALL_MARGIN: Duration = Duration::from_secs(10);
+
+/// Gets commits into workspaces.
+#[derive(Debug, Clone)]
+pub struct Checkout {
+    program: PathBuf,
+    mirrors: PathBuf,
+    home: PathBuf,
+    git: Git,
+}
+
+/// Why a commit is not in its workspace.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct CheckoutError {
+    /// The cause, for programs.
+    pub reason: ErrorReason,
+    /// The cause and what to do, for people.
+    pub message: String,
+}
+
+impl Checkout {
+    /// Keeps its mirrors and settings under `work_dir`. `program` is the runner's own executable. Blocks.
+    ///
+    /// # Errors
+    /// When a folder can't be made, or the file of host keys can't be read.
+    pub fn open(program: PathBuf, work_dir: &std::path::Path, git: Git) -> std::io::Result<Self> {
+        let (mirrors, home) = (work_dir.join("mirrors"), work_dir.join("home"));
+        std::fs::create_dir_all(&mirrors)?;
+        // libgit2 looks for host keys in the home folder, so the child gets one with these and nothing else.
+        let ssh = home.join(".ssh");
+        std::fs::create_dir_all(&ssh)?;
+        let keys = match &git.ssh_known_hosts {
+            Some(path) => std::fs::read(path)
+                .map_err(|error| std::io::Error::new(error.kind(), format!("{}: {error}", path.display())))?,
+            None => Vec::new(),
+        };
+        std::fs::write(ssh.join("known_hosts"), keys)?;
+        Ok(Self { program, mirrors, home, git })
+    }
+
+    /// Gets `commit` into the empty folder `workspace`, and says in the log how it gets on.
+    ///
+    /// Dropping the future kills the child.
+    ///
+    /// # Errors
+    /// When it can't be had; the error's reason tells whose fault that is.
+    pub async fn run(
+        &self,
+        repository: &RepositoryUrl,
+        commit: &Commit,
+        workspace: PathBuf,
+        log: &LogSender,
+    ) -> Result<ResolvedCommit, CheckoutError> {
+        if repository.is_file() && !self.git.allow_file_urls {
+            return Err(CheckoutError {
+                reason: ErrorReason::RepositoryDenied,
+                message: format!(
+                    "{repository} is on the runner's own disk, which builds may not read: set git.allow_file_urls on \
+                     the runner to allow it"
+                ),
+            });
+        }
+        let request = Request {
+            repository: repository.clone(),
+            commit: commit.clone(),
+            workspace,
+            mirrors: self.mirrors.clone(),
+            stall_ms: self.git.stall.as_millis(),
+            ssh_key_file: self.git.ssh_key_file.clone(),
+        };
+        let mut child = self.spawn().map_err(|error| broken(&format!("it could not be started: {error}")))?;
+        // The child ends when its input does, so it never outlives a runner that is killed.
+        let _input = send(&mut child, &request).await.map_err(|error| broken(&error.to_string()))?;
+        let Some(output) = child.stdout.take() else { return Err(broken("it has no output")) };
+        let result = self.follow(BufReader::new(output).lines(), log).await;
+        if let Some(result) = result {
+            return result;
+        }
+        let status = child.wait().await;
+        Err(broken(&status.map_or_else(|error| error.to_string(), |status| format!("it ended with {status}"))))
+    }
+
+    fn spawn(&self) -> std::io::Result<Child> {
+        let passed_on = ENVIRONMENT_PASSED_ON.into_iter().filter_map(|name| Some((name, std::env::var_os(name)?)));
+        Command::new(&self.program)
+            .arg("checkout")
+            .env_clear()
+            .envs(passed_on)
+            .env("HOME", &self.home)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            // A signal from the terminal is for the runner, which decides what becomes of its children.
+            .process_group(0)
+            .kill_on_drop(true)
+            .spawn()
+    }
+
+    /// Listens to the child until it has ended its work. `None` when it died without a word.
+    async fn follow(
+        &self,
+        mut events: Lines<BufReader<ChildStdout>>,
+        log: &LogSender,
+    ) -> Option<Result<ResolvedCommit, CheckoutError>> {
+        let end = Instant::now() + self.git.timeout.0;
+        let mut progress = Progress::default();
+        loop {
+            let stalled = Instant::now() + self.git.stall.0 + CHILD_STALL_MARGIN;
+            let Ok(line) = timeout_at(end.min(stalled), events.next_line()).await else {
+                return Some(Err(self.too_slow(Instant::now() >= end)));
+            };
+            let event = serde_json::from_str(&line.ok()??).ok()?;
+            match event {
+                Event::Done { commit } => return Some(Ok(commit)),
+                Event::Failed { reason, message } => return Some(Err(CheckoutError { reason, message })),
+                event => {
+                    for line in progress.take(&event) {
+                        log.say(line).await;
+                    }
+                }
+            }
+        }
+    }
+
+    fn too_slow(&self, at_the_end: bool) -> CheckoutError {
+        let message = if at_the_end {
+            format!(
+                "the checkout was not done within {}: the server is too slow, or the repository too large; git.timeout \
+                 on the runner sets the limit",
+                self.git.timeout
+            )
+        } else {
+            format!("the checkout stood still for {}: the server sends nothing", self.git.stall)
+        };
+        CheckoutError { reason: ErrorReason::CloneFailed, message }
+    }
+}
+
+async fn send(child: &mut Child, request: &Request) -> std::io::Result<tokio::process::ChildStdin> {
+    let mut input = child.stdin.take().ok_or(std::io::ErrorKind::BrokenPipe)?;
+    let mut line = serde_json::to_vec(request)?;
+    line.push(b'\n');
+    input.write_all(&line).await?;
+    Ok(input)
+}
+
+/// The child has broken down, as a pack that wants more memory than there is makes it.
+fn broken(how: &str) -> CheckoutError {
+    CheckoutError { reason: ErrorReason::CloneFailed, message: format!("the checkout's process failed: {how}") }
+}

@@ -1,0 +1,90 @@
+//! The child process of a checkout: reads one request, says how it gets on, and ends.
+
+use std::{
+    io::{self, BufRead, Read, Write},
+    time::{Duration, Instant},
+};
+
+use caisson_protocol::{ErrorReason, ResolvedCommit};
+
+use super::{
+    CheckoutError, export, isolation, mirror,
+    wire::{Event, Request},
+};
+
+/// How often progress is told. The parent takes silence for a stall, so this is far below any limit.
+const NEWS_EVERY: Duration = Duration::from_millis(200);
+
+/// Runs the child. Its result is what it says, so it ends successfully wherever it could say it.
+///
+/// # Errors
+/// When the parent can't be understood or does not listen.
+pub fn run() -> io::Result<()> {
+    let mut line = String::new();
+    io::stdin().lock().read_line(&mut line)?;
+    let request: Request = serde_json::from_str(&line)?;
+    end_with_parent();
+
+    let teller = Teller::default();
+    let event = match checkout(&request, &teller) {
+        Ok(commit) => Event::Done { commit },
+        Err(CheckoutError { reason, message }) => Event::Failed { reason, message },
+    };
+    tell(&event)
+}
+
+fn checkout(request: &Request, teller: &Teller) -> Result<ResolvedCommit, CheckoutError> {
+    isolation::isolate(request.stall_ms).map_err(|error| CheckoutError {
+        reason: ErrorReason::RunnerFailed,
+        message: format!("the checkout's process could not be limited: {error}"),
+    })?;
+    let (mirror, commit) = mirror::with_commit(request, teller, true)?;
+    match export::into_workspace(&mirror, &commit, request, teller) {
+        Err(error) if error.reason == ErrorReason::CloneFailed => {
+            teller.note(&Event::Note { text: format!("Fetching the repository anew: {}", error.message) });
+        }
+        result => return result.map(|()| commit),
+    }
+    // What the mirror holds is damaged, perhaps by a loss of power. Its lock goes with it.
+    drop(mirror);
+    let (mirror, commit) = mirror::with_commit(request, teller, false)?;
+    export::clear(&request.workspace)?;
+    export::into_workspace(&mirror, &commit, request, teller)?;
+    Ok(commit)
+}
+
+/// The parent keeps its end of our input open as long as it lives and wants the checkout.
+fn end_with_parent() {
+    std::thread::spawn(|| {
+        let mut rest = [0; 16];
+        while matches!(io::stdin().lock().read(&mut rest), Ok(read) if read > 0) {}
+        std::process::exit(1);
+    });
+}
+
+fn tell(event: &Event) -> io::Result<()> {
+    let mut line = serde_json::to_vec(event)?;
+    line.push(b'\n');
+    io::stdout().lock().write_all(&line)
+}
+
+/// Says how it gets on, not too often.
+#[derive(Default)]
+pub(super) struct Teller {
+    told: std::cell::Cell<Option<Instant>>,
+}
+
+impl Teller {
+    /// Says something at once. A parent that does not listen is gone, and so are we soon.
+    pub(super) fn note(&self, event: &Event) {
+        let _ = tell(event);
+    }
+
+    /// Says something unless it was said a moment ago.
+    pub(super) fn progress(&self, event: &Event) {
+        if self.told.get().is_none_or(|told| told.elapsed() >= NEWS_EVERY) {
+            self.told.set(Some(Instant::now()));
+            let _ = tell(event);
+        }
+    }
+}

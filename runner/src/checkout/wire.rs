@@ -1,0 +1,40 @@
+//! What parent and child of a checkout say to each other: one request, then events, each a line of JSON.
+
+use std::path::PathBuf;
+
+use caisson_protocol::{Commit, ErrorReason, RepositoryUrl, ResolvedCommit};
+use serde::{Deserialize, Serialize};
+
+/// What the child is to do.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Request {
+    pub(super) repository: RepositoryUrl,
+    pub(super) commit: Commit,
+    /// An empty folder.
+    pub(super) workspace: PathBuf,
+    /// The folder of all mirrors.
+    pub(super) mirrors: PathBuf,
+    /// How long a server may be silent.
+    pub(super) stall_ms: u64,
+    pub(super) ssh_key_file: Option<PathBuf>,
+}
+
+/// What the child says. The last event is `done` or `failed`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub(super) enum Event {
+    /// It lives, and waits for another checkout of the same repository.
+    Waiting,
+    /// Something to be said in the log.
+    Note { text: String },
+    /// Objects come in.
+    Receiving { objects: usize, total: usize, bytes: usize },
+    /// Objects that came as differences are made whole.
+    Resolving { deltas: usize, total: usize },
+    /// Files are written.
+    Writing { files: usize, total: usize },
+    /// The commit is in the workspace.
+    Done { commit: ResolvedCommit },
+    /// It is not, and never will be.
+    Failed { reason: ErrorReason, message: String },
+}

@@ -1,0 +1,384 @@
+//! What a runner can be told, and the checks that each value passes before anything else sees it.
+
+use std::{fmt, io, num::NonZeroU32, path::PathBuf, str::FromStr};
+
+use caisson_protocol::Labels;
+use caisson_settings::{ByteSize, Loaded, Period, Secret, SettingsError, Sources};
+use serde::{Deserialize, Serialize};
+use url::Url;
+
+/// The beginning of every environment variable that configures a runner.
+const ENV_PREFIX: &str = "CAISSON_RUNNER_";
+
+/// A runner's settings.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Where the coordinator is.
+    pub coordinator_url: CoordinatorUrl,
+    /// The token that opens the channel.
+    pub token: Option<Secret>,
+    /// A file that holds the token.
+    pub token_file: Option<PathBuf>,
+    /// The runner's name, unique among its coordinator's runners.
+    pub name: RunnerName,
+    /// How many builds run at once.
+    pub capacity: NonZeroU32,
+    /// What this runner offers.
+    pub labels: Labels,
+    /// Holds workspaces, mirrors and the spool.
+    pub work_dir: PathBuf,
+    /// How long the coordinator is looked for.
+    pub connect: Connect,
+    /// What runs containers.
+    pub engine: EngineConfig,
+    /// How repositories are fetched.
+    pub git: Git,
+    /// How long a command has between SIGTERM and SIGKILL.
+    pub stop_grace: Period,
+    /// What a build's container may use.
+    pub limits: Limits,
+    /// What a build's container can reach.
+    pub network: Network,
+    /// How images are got.
+    pub image: ImageConfig,
+}
+
+/// How long the coordinator is looked for at the start.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Connect {
+    /// How many times to try; 0 for ever.
+    pub attempts: u32,
+    /// How long to wait between two tries.
+    pub delay: Period,
+}
+
+/// Where the engine is.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EngineConfig {
+    /// `unix://` and the path of its socket.
+    pub host: String,
+}
+
+/// How repositories are fetched.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Git {
+    /// Whether repositories on the runner's own disk may be built.
+    pub allow_file_urls: bool,
+    /// How long a whole checkout may take.
+    pub timeout: Period,
+    /// How long a server may be silent.
+    pub stall: Period,
+    /// The private key for `ssh`; without one the agent at `SSH_AUTH_SOCK` is asked.
+    pub ssh_key_file: Option<PathBuf>,
+    /// The host keys that `ssh` trusts, in the form of OpenSSH's `known_hosts`.
+    pub ssh_known_hosts: Option<PathBuf>,
+}
+
+/// What a build's container may use. What is not set is not limited.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Limits {
+    /// Memory, swap included.
+    pub memory: Option<ByteSize>,
+    /// Processors, in parts of one.
+    pub cpus: Option<f64>,
+    /// Processes and threads.
+    pub pids: NonZeroU32,
+    /// Open files of each process.
+    pub nofile: NonZeroU32,
+    /// Shared memory under `/dev/shm`.
+    pub shm: ByteSize,
+}
+
+/// What a build's container can reach.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Network {
+    /// The world, but no other build.
+    Bridge,
+    /// Nothing but itself.
+    None,
+}
+
+/// How images are got.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ImageConfig {
+    /// When the registry is asked.
+    pub pull: PullPolicy,
+}
+
+/// When a registry is asked for an image.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PullPolicy {
+    /// When the engine has no image of that name.
+    IfMissing,
+    /// Before each build.
+    Always,
+    /// Never: an image that is not there is an error.
+    Never,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            coordinator_url: CoordinatorUrl("http://127.0.0.1:3000".into()),
+            token: None,
+            token_file: None,
+            name: RunnerName::of_host(),
+            capacity: NonZeroU32::MIN,
+            labels: Labels::default(),
+            work_dir: PathBuf::from("./caisson-runner"),
+            connect: Connect { attempts: 5, delay: Period::seconds(10) },
+            engine: EngineConfig { host: "unix:///var/run/docker.sock".into() },
+            git: Git {
+                allow_file_urls: false,
+                timeout: Period::seconds(600),
+                stall: Period::seconds(60),
+                ssh_key_file: None,
+                ssh_known_hosts: None,
+            },
+            stop_grace: Period::seconds(10),
+            limits: Limits {
+                memory: None,
+                cpus: None,
+                pids: NonZeroU32::MIN.saturating_add(4095),
+                nofile: NonZeroU32::MIN.saturating_add(65_535),
+                shm: ByteSize::mib(64),
+            },
+            network: Network::Bridge,
+            image: ImageConfig { pull: PullPolicy::IfMissing },
+        }
+    }
+}
+
+/// The arguments that configure a runner.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub struct Arguments {
+    /// Where the settings come from.
+    #[command(flatten)]
+    pub sources: Sources,
+    /// Where the coordinator is.
+    #[arg(long, value_name = "URL")]
+    pub coordinator_url: Option<String>,
+    /// File that holds the token which opens the channel.
+    #[arg(long, value_name = "FILE")]
+    pub token_file: Option<String>,
+    /// The runner's name, unique among its coordinator's runners.
+    #[arg(long)]
+    pub name: Option<String>,
+    /// How many builds run at once.
+    #[arg(long, value_name = "NUMBER")]
+    pub capacity: Option<String>,
+    /// Folder for workspaces, mirrors and the spool.
+    #[arg(long, value_name = "FOLDER")]
+    pub work_dir: Option<String>,
+}
+
+impl Arguments {
+    /// Reads the settings: defaults < file < environment < these arguments.
+    ///
+    /// # Errors
+    /// When a source can't be read, names an unknown key or has a value that does not fit.
+    pub fn load(&self) -> Result<Loaded<Config>, SettingsError> {
+        let arguments = [
+            ("coordinator_url", self.coordinator_url.clone()),
+            ("token_file", self.token_file.clone()),
+            ("name", self.name.clone()),
+            ("capacity", self.capacity.clone()),
+            ("work_dir", self.work_dir.clone()),
+        ];
+        self.sources.load(ENV_PREFIX, &arguments)
+    }
+}
+
+/// Why there is no token.
+#[derive(Debug, thiserror::Error)]
+pub enum TokenError {
+    /// None was configured.
+    #[error(
+        "no token: set token_file (or token) to a token from the coordinator, which writes one to data_dir/runner-token"
+    )]
+    Missing,
+    /// Two were.
+    #[error("both token and token_file are set: keep one of them")]
+    Both,
+    /// The file can't be read.
+    #[error("the token file {} can't be read: {cause}", path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        cause: io::Error,
+    },
+    /// What was given can't be sent.
+    #[error("the token is empty or has characters that no token has: copy the coordinator's data_dir/runner-token")]
+    Malformed,
+}
+
+impl Config {
+    /// The token that opens the channel.
+    ///
+    /// # Errors
+    /// When none is configured, its file can't be read, or it is no token.
+    pub fn read_token(&self) -> Result<Secret, TokenError> {
+        let text = match (&self.token, &self.token_file) {
+            (None, None) => return Err(TokenError::Missing),
+            (Some(_), Some(_)) => return Err(TokenError::Both),
+            (Some(token), None) => token.expose().to_owned(),
+            (None, Some(path)) => std::fs::read_to_string(path)
+                .map_err(|cause| TokenError::Unreadable { path: path.clone(), cause })?,
+        };
+        let token = text.trim();
+        if token.is_empty() || !token.bytes().all(|byte| byte.is_ascii_graphic()) {
+            return Err(TokenError::Malformed);
+        }
+        Ok(Secret::new(token.to_owned()))
+    }
+}
+
+/// The coordinator's address: `http` or `https`, without credentials, query or fragment.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct CoordinatorUrl(String);
+
+impl CoordinatorUrl {
+    /// The address of the channel, `ws` or `wss`.
+    #[must_use]
+    pub fn channel(&self) -> String {
+        // Replacing the beginning turns http into ws and https into wss.
+        format!("ws{}/api/v1/runner/channel", self.0.trim_start_matches("http").trim_end_matches('/'))
+    }
+}
+
+impl fmt::Display for CoordinatorUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl TryFrom<String> for CoordinatorUrl {
+    type Error = &'static str;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        const EXPECTED: &str = "expected the coordinator's address, such as http://127.0.0.1:3000, without user or query";
+        let url = Url::parse(&text).map_err(|_| EXPECTED)?;
+        let plain = url.username().is_empty()
+            && url.password().is_none()
+            && url.query().is_none()
+            && url.fragment().is_none();
+        let valid = matches!(url.scheme(), "http" | "https") && url.has_host() && plain;
+        if valid { Ok(Self(url.into())) } else { Err(EXPECTED) }
+    }
+}
+
+impl From<CoordinatorUrl> for String {
+    fn from(url: CoordinatorUrl) -> Self {
+        url.0
+    }
+}
+
+/// A runner's name: 1 to 100 characters of `A-Z a-z 0-9 . _ -`, the first a letter or digit, so that it is part of
+/// the name of a network and the value of a label as it stands.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct RunnerName(String);
+
+impl RunnerName {
+    /// The name as text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The host's name, where it can be one of a runner.
+    fn of_host() -> Self {
+        let host = hostname::get().ok().and_then(|name| name.into_string().ok());
+        host.and_then(|name| name.parse().ok()).unwrap_or_else(|| Self("runner".into()))
+    }
+}
+
+impl fmt::Display for RunnerName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl FromStr for RunnerName {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let inner = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
+        let begins = text.bytes().next().is_some_and(|byte| byte.is_ascii_alphanumeric());
+        let valid = begins && text.len() <= 100 && text.bytes().all(inner);
+        if valid {
+            Ok(Self(text.to_owned()))
+        } else {
+            Err("expected 1 to 100 characters of A-Z a-z 0-9 . _ -, the first a letter or digit")
+        }
+    }
+}
+
+impl TryFrom<String> for RunnerName {
+    type Error = &'static str;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        text.parse()
+    }
+}
+
+impl From<RunnerName> for String {
+    fn from(name: RunnerName) -> Self {
+        name.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_channel_is_where_the_coordinator_is() {
+        let channel = |url: &str| CoordinatorUrl::try_from(url.to_owned()).unwrap().channel();
+        assert_eq!(channel("http://127.0.0.1:3000"), "ws://127.0.0.1:3000/api/v1/runner/channel");
+        assert_eq!(channel("https://ci.example.org/team/"), "wss://ci.example.org/team/api/v1/runner/channel");
+        for url in ["ftp://x", "127.0.0.1:3000", "http://user:secret@x", "http://x/?a=b", ""] {
+            assert!(CoordinatorUrl::try_from(url.to_owned()).is_err(), "{url} was taken");
+        }
+    }
+
+    #[test]
+    fn a_runners_name_can_be_part_of_a_networks_name() {
+        assert!("host-1.example.org".parse::<RunnerName>().is_ok());
+        for name in ["", "-a", ".a", "a b", "a/b", "ä", &"x".repeat(101)] {
+            assert!(name.parse::<RunnerName>().is_err(), "{name} was taken");
+        }
+    }
+
+    #[test]
+    fn a_token_comes_from_one_place() {
+        let with = |token: Option<&str>, file: Option<&str>| Config {
+            token: token.map(|text| Secret::new(text.to_owned())),
+            token_file: file.map(PathBuf::from),
+            ..Config::default()
+        };
+        assert!(matches!(with(None, None).read_token(), Err(TokenError::Missing)));
+        assert!(matches!(with(Some("a"), Some("b")).read_token(), Err(TokenError::Both)));
+        assert!(matches!(with(None, Some("/nowhere")).read_token(), Err(TokenError::Unreadable { .. })));
+        assert!(matches!(with(Some("a\nb"), None).read_token(), Err(TokenError::Malformed)));
+        assert_eq!(with(Some(" abc\n"), None).read_token().unwrap().expose(), "abc");
+    }
+
+    #[test]
+    fn the_defaults_read_back_as_they_are_written() {
+        let loaded = Arguments::default().load().unwrap();
+        assert_eq!(loaded.settings.connect.attempts, 5);
+        assert_eq!(loaded.settings.limits.pids.get(), 4096);
+        assert!(loaded.print().contains("stop_grace: \"10s\"") || loaded.print().contains("stop_grace: 10s"));
+    }
+}

@@ -1,0 +1,163 @@
+//! A container's life: acquired, used once, disposed of.
+//!
+//! The order of its calls is what keeps its output whole and its end known: attach, start, wait, ask how it ended.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::{
+    task::{JoinError, JoinHandle},
+    time::timeout,
+};
+use tracing::warn;
+
+use crate::{
+    engine::{ContainerId, ContainerRequest, Engine, EngineError, Exit, Image, Signal},
+    output::{LogBroken, LogSender, PumpError},
+};
+
+/// How long output may be held open, by a process that was left behind, after the command has ended.
+const DRAIN_DEADLINE: Duration = Duration::from_secs(5);
+/// How long a container takes to be gone after SIGKILL, at most.
+const KILL_DEADLINE: Duration = Duration::from_secs(20);
+
+/// A container in which a command runs.
+pub struct Container {
+    engine: Arc<dyn Engine>,
+    id: ContainerId,
+    pump: Pump,
+}
+
+/// The task that takes in the container's output.
+enum Pump {
+    Running(JoinHandle<Result<(), PumpError>>),
+    Ended,
+}
+
+/// Why nobody knows how a command ended.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The engine failed while the command ran.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    /// Someone removed the container.
+    #[error("the container was removed by someone else while the command ran")]
+    Removed,
+    /// The output has nowhere to go.
+    #[error(transparent)]
+    Log(#[from] LogBroken),
+}
+
+impl Container {
+    /// Makes a container and starts its command; what it prints goes to `log`.
+    ///
+    /// # Errors
+    /// [`EngineError::Refused`] from the start means that the image can't run a shell.
+    pub async fn start(
+        engine: Arc<dyn Engine>,
+        request: &ContainerRequest,
+        log: LogSender,
+    ) -> Result<Self, StartError> {
+        let id = engine.create(request).await.map_err(StartError::Create)?;
+        let output = engine.attach(&id).await.map_err(StartError::Create)?;
+        engine.start(&id).await.map_err(StartError::Start)?;
+        Ok(Self { engine, id, pump: Pump::Running(tokio::spawn(log.pump(output))) })
+    }
+
+    /// Returns when the command has ended, and how. May be called again where it was dropped before.
+    ///
+    /// # Errors
+    /// When the engine or the log failed meanwhile.
+    pub async fn ended(&mut self) -> Result<Exit, RunError> {
+        let wait = self.engine.wait(&self.id);
+        tokio::pin!(wait);
+        loop {
+            tokio::select! {
+                waited = &mut wait => {
+                    waited.map_err(removed)?;
+                    break;
+                }
+                pumped = self.pump.ended() => pumped?,
+            }
+        }
+        // An engine that shuts down ends its containers first, and would report their end as the command's own.
+        self.engine.check().await?;
+        self.engine.inspect(&self.id).await.map_err(removed)
+    }
+
+    /// Whether the image has a shell after all, asked where the command was not found.
+    ///
+    /// # Errors
+    /// When the engine fails.
+    pub async fn has_shell(&self, image: &Image) -> Result<bool, EngineError> {
+        self.engine.has_shell(&self.id, image).await
+    }
+
+    /// Stops the command: SIGTERM, `grace` or until `hurry` returns, SIGKILL. Failures are left to the removal, which
+    /// kills as well.
+    pub async fn stop(&mut self, grace: Duration, hurry: impl Future) {
+        if !grace.is_zero() {
+            let terminated = self.engine.kill(&self.id, Signal::Terminate).await;
+            tokio::select! {
+                _ = self.engine.wait(&self.id), if terminated.is_ok() => return,
+                () = tokio::time::sleep(grace) => {}
+                _ = hurry => {}
+            }
+        }
+        if let Err(error) = self.engine.kill(&self.id, Signal::Kill).await {
+            warn!("container {} could not be killed: {error}", self.id);
+        }
+        if timeout(KILL_DEADLINE, self.engine.wait(&self.id)).await.is_err() {
+            warn!("container {} runs on {} s after SIGKILL", self.id, KILL_DEADLINE.as_secs());
+        }
+    }
+
+    /// Takes in what the command printed last. Returns whether all of it came: the exit decides, so a process that
+    /// was left behind and holds the output open is not waited for.
+    pub async fn drain(self) -> bool {
+        let Pump::Running(mut task) = self.pump else { return true };
+        if timeout(DRAIN_DEADLINE, &mut task).await.is_ok() {
+            return true;
+        }
+        task.abort();
+        // An aborted task holds its way into the log until it is gone.
+        let _ = task.await;
+        false
+    }
+}
+
+/// Why a command does not run.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// There is no container.
+    #[error(transparent)]
+    Create(EngineError),
+    /// There is one, and its command could not be started.
+    #[error(transparent)]
+    Start(EngineError),
+}
+
+impl Pump {
+    /// Returns when the pump has failed or, once, when it is done. Never after that.
+    async fn ended(&mut self) -> Result<(), RunError> {
+        let Self::Running(task) = self else { return std::future::pending().await };
+        let result = task.await;
+        *self = Self::Ended;
+        match result {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(PumpError::Engine(error))) => Err(error.into()),
+            Ok(Err(PumpError::Log(error))) => Err(error.into()),
+            Err(error) => Err(EngineError::Failed(describe(&error)).into()),
+        }
+    }
+}
+
+fn describe(error: &JoinError) -> String {
+    format!("the output could not be taken in: {error}")
+}
+
+fn removed(error: EngineError) -> RunError {
+    match error {
+        EngineError::NotFound(_) => RunError::Removed,
+        error => RunError::Engine(error),
+    }
+}

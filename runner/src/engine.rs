@@ -1,0 +1,220 @@
+//! The port to what runs containers. The adapter for the Docker Engine API is in [`docker`].
+//!
+//! Every call ends within a deadline of its own, but for [`Engine::wait`] and the output, which last as long as the
+//! container does. Whatever a call names is an id that the engine gave us or a name that we made.
+
+pub mod docker;
+
+use std::{collections::BTreeMap, fmt, path::PathBuf};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use caisson_protocol::{AttemptId, ImageRef, Stream};
+use futures_util::stream::BoxStream;
+
+use crate::config::{Limits, Network, PullPolicy, RunnerName};
+
+/// What runs containers.
+#[async_trait]
+pub trait Engine: Send + Sync {
+    /// Asks the engine who it is.
+    async fn probe(&self) -> Result<EngineInfo, EngineError>;
+
+    /// Whether the engine takes new connections. One that is about to go away does not, though it still answers over
+    /// old ones, and says of the containers it is ending that they have ended.
+    async fn check(&self) -> Result<(), EngineError>;
+
+    /// Makes sure that the image is there, and tells how a pull gets on, a line at a time.
+    async fn ensure_image(
+        &self,
+        image: &ImageRef,
+        policy: PullPolicy,
+        progress: &(dyn Fn(String) + Send + Sync),
+    ) -> Result<Image, ImageError>;
+
+    /// Makes a container, and the network it joins where that is not there.
+    async fn create(&self, request: &ContainerRequest) -> Result<ContainerId, EngineError>;
+
+    /// The container's output from its first byte on. Only before [`start`](Self::start) is none of it lost.
+    async fn attach(&self, container: &ContainerId) -> Result<Output, EngineError>;
+
+    /// Starts the container's command.
+    async fn start(&self, container: &ContainerId) -> Result<(), EngineError>;
+
+    /// Returns when the container runs no more. An error means that nobody knows how it ended.
+    async fn wait(&self, container: &ContainerId) -> Result<(), EngineError>;
+
+    /// How a container that runs no more has ended.
+    async fn inspect(&self, container: &ContainerId) -> Result<Exit, EngineError>;
+
+    /// Whether there is a shell on the image's path, asked of a container that was made from it.
+    async fn has_shell(&self, container: &ContainerId, image: &Image) -> Result<bool, EngineError>;
+
+    /// Sends a signal. A container that runs no more is no error.
+    async fn kill(&self, container: &ContainerId, signal: Signal) -> Result<(), EngineError>;
+
+    /// Removes a thing, with all that belongs to it. One that is gone is no error.
+    async fn remove(&self, owned: &Owned) -> Result<(), EngineError>;
+
+    /// Everything that bears the label of this runner.
+    async fn list_owned(&self, runner: &RunnerName) -> Result<Vec<Owned>, EngineError>;
+}
+
+/// Who an engine is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EngineInfo {
+    /// Its name and version, for people.
+    pub description: String,
+    /// The processor it runs on, by the name that images have for it.
+    pub architecture: String,
+    /// What it can't do that builds are promised.
+    pub warnings: Vec<String>,
+}
+
+/// An image that the engine has.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Image {
+    /// The engine's id of it.
+    pub id: String,
+    /// Its registry's digest, if it came from one.
+    pub digest: Option<String>,
+    /// The processor it is made for.
+    pub architecture: String,
+    /// The folders where its programs are.
+    pub path: String,
+}
+
+/// The name of an attempt's container. An attempt that is run twice meets itself.
+#[must_use]
+pub fn container_name(attempt: AttemptId) -> String {
+    format!("caisson-{attempt}")
+}
+
+/// A container that the engine made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ContainerId(pub(crate) String);
+
+impl fmt::Display for ContainerId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// What a container is made from: all that differs between one build and another. What holds for every build is in
+/// the adapter.
+#[derive(Debug, Clone)]
+pub struct ContainerRequest {
+    /// The attempt it is for.
+    pub attempt: AttemptId,
+    /// The runner that makes it.
+    pub runner: RunnerName,
+    /// The image's id.
+    pub image: String,
+    /// What `sh -ec` is given.
+    pub command: String,
+    /// The command's environment.
+    pub environment: BTreeMap<String, String>,
+    /// The folder that the container sees as `/workspace`.
+    pub workspace: PathBuf,
+    /// What it may use.
+    pub limits: Limits,
+    /// What it can reach.
+    pub network: Network,
+}
+
+/// A container's output: standard output and standard error, each in order.
+pub type Output = BoxStream<'static, Result<(Stream, Bytes), EngineError>>;
+
+/// How a container has ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Exit {
+    /// The command's exit code.
+    pub code: i64,
+    /// Whether a process in it was killed for memory; not necessarily the command.
+    pub out_of_memory: bool,
+    /// What the engine says went wrong on its own side.
+    pub engine_error: Option<String>,
+}
+
+/// A signal that ends a command.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Signal {
+    /// SIGTERM: the command may tidy up.
+    Terminate,
+    /// SIGKILL: it may not.
+    Kill,
+}
+
+/// A thing on the engine that bears a runner's label.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Owned {
+    /// What it is.
+    pub kind: OwnedKind,
+    /// Its id or name.
+    pub id: String,
+    /// The attempt it was made for.
+    pub attempt: Option<AttemptId>,
+}
+
+/// What a thing on the engine is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum OwnedKind {
+    /// A container, with its anonymous volumes.
+    Container,
+    /// A network.
+    Network,
+    /// A volume.
+    Volume,
+}
+
+/// Why the engine did not do what it was asked to.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum EngineError {
+    /// It can't be reached.
+    #[error(
+        "the Docker engine at {host} can't be reached ({cause}): start it (systemctl start docker), or set engine.host \
+         to the one to use"
+    )]
+    Unreachable {
+        /// Where it should be.
+        host: String,
+        /// What the system said.
+        cause: String,
+    },
+    /// It has taken the call and not answered.
+    #[error("the Docker engine at {host} did not answer within {seconds} s ({call}): it hangs, restart it")]
+    Silent {
+        /// Where it is.
+        host: String,
+        /// What it was asked to do.
+        call: &'static str,
+        /// How long it had.
+        seconds: u64,
+    },
+    /// It has no such thing.
+    #[error("the Docker engine has no such thing: {0}")]
+    NotFound(String),
+    /// It can't do what was asked, as it was asked.
+    #[error("the Docker engine refuses: {0}")]
+    Refused(String),
+    /// It failed.
+    #[error("the Docker engine failed: {0}")]
+    Failed(String),
+}
+
+/// Why an image is not there.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ImageError {
+    /// No such image.
+    #[error("{0}")]
+    NotFound(String),
+    /// The registry refuses to give it.
+    #[error("{0}")]
+    Denied(String),
+    /// The registry is away, slow or broken.
+    #[error("{0}")]
+    Registry(String),
+    /// The engine failed.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+}

@@ -1,0 +1,229 @@
+//! The Docker Engine API, through bollard.
+//!
+//! What bollard 0.21 and Docker 20.10 need to be handled with care is said where it is done: attaching comes before
+//! starting, waiting after it, every call has a deadline of its own, and no name from outside becomes part of a URL.
+
+mod containers;
+mod error;
+mod images;
+mod request;
+
+use std::{collections::HashMap, time::Duration};
+
+use async_trait::async_trait;
+use bollard::{
+    API_DEFAULT_VERSION, Docker,
+    models::NetworkCreateRequest,
+    query_parameters::{
+        ListContainersOptions, ListNetworksOptions, ListVolumesOptions, RemoveContainerOptions, RemoveVolumeOptions,
+    },
+};
+use caisson_protocol::ImageRef;
+use tokio::{sync::Mutex, time::timeout};
+
+use super::{
+    ContainerId, ContainerRequest, Engine, EngineError, EngineInfo, Exit, Image, ImageError, Output, Owned, OwnedKind,
+    Signal,
+};
+use crate::config::{Network, PullPolicy, RunnerName};
+
+pub use request::network_name;
+
+/// How long the engine has for what it does at once. Making a container can wait for a slow disk.
+const CALL_DEADLINE: Duration = Duration::from_secs(60);
+/// How long the engine has to say who it is.
+const PROBE_DEADLINE: Duration = Duration::from_secs(5);
+
+/// The labels by which what a runner made is found again.
+mod label {
+    pub(super) const BUILD: &str = "caisson.build";
+    pub(super) const ATTEMPT: &str = "caisson.attempt";
+    pub(super) const RUNNER: &str = "caisson.runner";
+}
+
+/// A Docker engine on this host.
+pub struct DockerEngine {
+    docker: Docker,
+    host: String,
+    /// Docker lets two networks have one name, so only one is made at a time.
+    network: Mutex<()>,
+}
+
+/// An address that is no engine's.
+#[derive(Debug, thiserror::Error)]
+#[error("engine.host is {0:?}: expected unix:// and the path of the engine's socket (remote engines are not supported)")]
+pub struct HostError(String);
+
+impl DockerEngine {
+    /// An engine at `unix://<path>`. Nothing is asked of it yet.
+    ///
+    /// # Errors
+    /// When the address is of another kind.
+    pub fn at(host: &str) -> Result<Self, HostError> {
+        if host.strip_prefix("unix://").is_none_or(str::is_empty) {
+            return Err(HostError(host.to_owned()));
+        }
+        let docker = connect(host).map_err(|_| HostError(host.to_owned()))?;
+        Ok(Self { docker, host: host.to_owned(), network: Mutex::new(()) })
+    }
+
+    /// Gives a call its deadline, and its errors our names.
+    async fn call<T>(
+        &self,
+        name: &'static str,
+        call: impl Future<Output = Result<T, bollard::errors::Error>>,
+    ) -> Result<T, EngineError> {
+        match timeout(CALL_DEADLINE, call).await {
+            Ok(result) => result.map_err(|error| error::of_call(&self.host, error)),
+            Err(_) => Err(self.silent(name, CALL_DEADLINE)),
+        }
+    }
+
+    fn silent(&self, call: &'static str, deadline: Duration) -> EngineError {
+        EngineError::Silent { host: self.host.clone(), call, seconds: deadline.as_secs() }
+    }
+
+    /// The network of this runner's builds, in which none of them can reach another.
+    async fn ensure_network(&self, runner: &RunnerName) -> Result<(), EngineError> {
+        let name = network_name(runner);
+        let _guard = self.network.lock().await;
+        match self.call("inspect network", self.docker.inspect_network(&name, None)).await {
+            Ok(_) => return Ok(()),
+            Err(EngineError::NotFound(_)) => {}
+            Err(error) => return Err(error),
+        }
+        let request = NetworkCreateRequest {
+            name,
+            driver: Some("bridge".into()),
+            options: Some(HashMap::from([(
+                "com.docker.network.bridge.enable_icc".to_owned(),
+                "false".to_owned(),
+            )])),
+            labels: Some(HashMap::from([(label::RUNNER.to_owned(), runner.to_string())])),
+            ..NetworkCreateRequest::default()
+        };
+        self.call("create network", self.docker.create_network(request)).await.map(|_| ())
+    }
+}
+
+fn connect(host: &str) -> Result<Docker, bollard::errors::Error> {
+    // bollard's own limit covers what it takes to answer; our deadlines are shorter, but for waiting, which it exempts.
+    const ANSWER_SECONDS: u64 = 3600;
+    Docker::connect_with_unix(host, ANSWER_SECONDS, API_DEFAULT_VERSION)
+}
+
+#[async_trait]
+impl Engine for DockerEngine {
+    async fn probe(&self) -> Result<EngineInfo, EngineError> {
+        let (info, version) =
+            timeout(PROBE_DEADLINE, async { tokio::try_join!(self.docker.info(), self.docker.version()) })
+                .await
+                .map_err(|_| self.silent("info", PROBE_DEADLINE))?
+                .map_err(|error| error::of_call(&self.host, error))?;
+        let mut warnings = Vec::new();
+        let lacks = |capability: Option<bool>| capability == Some(false);
+        if lacks(info.memory_limit) || lacks(info.cpu_cfs_quota) || lacks(info.pids_limit) {
+            warnings.push("it can't limit what builds use: memory, processors or processes".to_owned());
+        }
+        if !info.security_options.iter().flatten().any(|option| option.contains("seccomp")) {
+            warnings.push("it has no seccomp: builds can make any system call".to_owned());
+        }
+        Ok(EngineInfo {
+            description: format!("Docker {}", version.version.as_deref().unwrap_or("of unknown version")),
+            architecture: version.arch.unwrap_or_default(),
+            warnings,
+        })
+    }
+
+    async fn check(&self) -> Result<(), EngineError> {
+        let fresh = connect(&self.host).map_err(|error| error::of_call(&self.host, error))?;
+        match timeout(PROBE_DEADLINE, fresh.ping()).await {
+            Ok(result) => result.map(|_| ()).map_err(|error| error::of_call(&self.host, error)),
+            Err(_) => Err(self.silent("ping", PROBE_DEADLINE)),
+        }
+    }
+
+    async fn ensure_image(
+        &self,
+        image: &ImageRef,
+        policy: PullPolicy,
+        progress: &(dyn Fn(String) + Send + Sync),
+    ) -> Result<Image, ImageError> {
+        images::ensure(self, image, policy, progress).await
+    }
+
+    async fn create(&self, request: &ContainerRequest) -> Result<ContainerId, EngineError> {
+        if request.network == Network::Bridge {
+            self.ensure_network(&request.runner).await?;
+        }
+        containers::create(self, request).await
+    }
+
+    async fn attach(&self, container: &ContainerId) -> Result<Output, EngineError> {
+        containers::attach(self, container).await
+    }
+
+    async fn start(&self, container: &ContainerId) -> Result<(), EngineError> {
+        self.call("start container", self.docker.start_container(&container.0, None)).await
+    }
+
+    async fn wait(&self, container: &ContainerId) -> Result<(), EngineError> {
+        containers::wait(self, container).await
+    }
+
+    async fn inspect(&self, container: &ContainerId) -> Result<Exit, EngineError> {
+        containers::inspect(self, container).await
+    }
+
+    async fn has_shell(&self, container: &ContainerId, image: &Image) -> Result<bool, EngineError> {
+        containers::has_shell(self, container, image).await
+    }
+
+    async fn kill(&self, container: &ContainerId, signal: Signal) -> Result<(), EngineError> {
+        containers::kill(self, container, signal).await
+    }
+
+    async fn remove(&self, owned: &Owned) -> Result<(), EngineError> {
+        let removed = match owned.kind {
+            OwnedKind::Container => {
+                let options = RemoveContainerOptions { v: true, force: true, link: false };
+                self.call("remove container", self.docker.remove_container(&owned.id, Some(options))).await
+            }
+            OwnedKind::Network => self.call("remove network", self.docker.remove_network(&owned.id)).await,
+            OwnedKind::Volume => {
+                let options = RemoveVolumeOptions { force: true };
+                self.call("remove volume", self.docker.remove_volume(&owned.id, Some(options))).await
+            }
+        };
+        match removed {
+            Err(EngineError::NotFound(_)) => Ok(()),
+            result => result,
+        }
+    }
+
+    async fn list_owned(&self, runner: &RunnerName) -> Result<Vec<Owned>, EngineError> {
+        let filters = || Some(HashMap::from([("label".to_owned(), vec![format!("{}={runner}", label::RUNNER)])]));
+        let options = ListContainersOptions { all: true, filters: filters(), ..ListContainersOptions::default() };
+        let containers = self.call("list containers", self.docker.list_containers(Some(options))).await?;
+        let options = ListVolumesOptions { filters: filters() };
+        let volumes = self.call("list volumes", self.docker.list_volumes(Some(options))).await?;
+        let options = ListNetworksOptions { filters: filters() };
+        let networks = self.call("list networks", self.docker.list_networks(Some(options))).await?;
+
+        let owned = |kind, id: String, labels: &HashMap<String, String>| Owned {
+            kind,
+            id,
+            attempt: labels.get(label::ATTEMPT).and_then(|attempt| attempt.parse().ok()),
+        };
+        let containers = containers.into_iter().filter_map(|container| {
+            Some(owned(OwnedKind::Container, container.id?, &container.labels.unwrap_or_default()))
+        });
+        let volumes = volumes.volumes.unwrap_or_default().into_iter();
+        let volumes = volumes.map(|volume| owned(OwnedKind::Volume, volume.name, &volume.labels));
+        let networks = networks.into_iter().filter_map(|network| {
+            Some(owned(OwnedKind::Network, network.id?, &network.labels.unwrap_or_default()))
+        });
+        // Containers come first: what they use can't be removed before them.
+        Ok(containers.chain(volumes).chain(networks).collect())
+    }
+}

@@ -1,0 +1,129 @@
+//! One container: made, attached to, waited for, asked how it ended.
+
+use bollard::{
+    container::LogOutput,
+    errors::Error,
+    query_parameters::{
+        AttachContainerOptions, ContainerArchiveInfoOptions, CreateContainerOptions, KillContainerOptions,
+        WaitContainerOptions,
+    },
+};
+use caisson_protocol::Stream;
+use futures_util::StreamExt;
+
+use super::{DockerEngine, error, request};
+use crate::engine::{
+    ContainerId, ContainerRequest, EngineError, Exit, Image, Output, Signal, container_name,
+};
+
+/// The status of an answer that says: it runs no more.
+const STATUS_CONFLICT: u16 = 409;
+/// Where programs are in an image that does not say.
+const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+pub(super) async fn create(
+    engine: &DockerEngine,
+    request: &ContainerRequest,
+) -> Result<ContainerId, EngineError> {
+    let options = CreateContainerOptions {
+        name: Some(container_name(request.attempt)),
+        ..CreateContainerOptions::default()
+    };
+    let create = engine.docker.create_container(Some(options), request::body(request));
+    Ok(ContainerId(engine.call("create container", create).await?.id))
+}
+
+pub(super) async fn attach(engine: &DockerEngine, container: &ContainerId) -> Result<Output, EngineError> {
+    let options = AttachContainerOptions {
+        stdout: true,
+        stderr: true,
+        stream: true,
+        ..AttachContainerOptions::default()
+    };
+    let attach = engine.docker.attach_container(&container.0, Some(options));
+    let attached = engine.call("attach to container", attach).await?;
+    let host = engine.host.clone();
+    let output = attached.output.filter_map(move |piece| {
+        let piece = match piece {
+            Ok(LogOutput::StdOut { message } | LogOutput::Console { message }) => {
+                Some(Ok((Stream::Stdout, message)))
+            }
+            Ok(LogOutput::StdErr { message }) => Some(Ok((Stream::Stderr, message))),
+            Ok(LogOutput::StdIn { .. }) => None,
+            Err(error) => Some(Err(error::of_call(&host, error))),
+        };
+        std::future::ready(piece)
+    });
+    Ok(output.boxed())
+}
+
+pub(super) async fn wait(engine: &DockerEngine, container: &ContainerId) -> Result<(), EngineError> {
+    // "Not running" is true at once when it has ended before the question comes; "next exit" would never be.
+    let options = WaitContainerOptions { condition: "not-running".into() };
+    let mut answers = Box::pin(engine.docker.wait_container(&container.0, Some(options)));
+    match answers.next().await {
+        // bollard makes an error of every exit code but 0.
+        Some(Ok(_) | Err(Error::DockerContainerWaitError { .. })) => Ok(()),
+        Some(Err(error)) => Err(error::of_call(&engine.host, error)),
+        None => Err(EngineError::Unreachable {
+            host: engine.host.clone(),
+            cause: "it closed the connection while the command ran".into(),
+        }),
+    }
+}
+
+pub(super) async fn inspect(engine: &DockerEngine, container: &ContainerId) -> Result<Exit, EngineError> {
+    let found = engine.call("inspect container", engine.docker.inspect_container(&container.0, None)).await?;
+    let state = found.state.unwrap_or_default();
+    if state.running == Some(true) {
+        return Err(EngineError::Failed(format!(
+            "container {container} runs on after it was said to have ended"
+        )));
+    }
+    let unknown = || EngineError::Failed(format!("it does not know how container {container} ended"));
+    Ok(Exit {
+        code: state.exit_code.ok_or_else(unknown)?,
+        out_of_memory: state.oom_killed == Some(true),
+        engine_error: state.error.filter(|error| !error.is_empty()),
+    })
+}
+
+pub(super) async fn has_shell(
+    engine: &DockerEngine,
+    container: &ContainerId,
+    image: &Image,
+) -> Result<bool, EngineError> {
+    let path = if image.path.is_empty() { PATH } else { &image.path };
+    for folder in path.split(':').filter(|folder| folder.starts_with('/')) {
+        let options = ContainerArchiveInfoOptions { path: format!("{folder}/sh") };
+        let ask = engine.docker.get_container_archive_info(&container.0, Some(options));
+        match engine.call("look into container", ask).await {
+            Err(EngineError::NotFound(_)) => {}
+            Err(error) => return Err(error),
+            Ok(_) => return Ok(true),
+        }
+    }
+    Ok(false)
+}
+
+pub(super) async fn kill(
+    engine: &DockerEngine,
+    container: &ContainerId,
+    signal: Signal,
+) -> Result<(), EngineError> {
+    let signal = match signal {
+        Signal::Terminate => "SIGTERM",
+        Signal::Kill => "SIGKILL",
+    };
+    let options = KillContainerOptions { signal: signal.into() };
+    let kill = async {
+        match engine.docker.kill_container(&container.0, Some(options)).await {
+            Err(Error::DockerResponseServerError { status_code: STATUS_CONFLICT, .. }) => Ok(()),
+            result => result,
+        }
+    };
+    match engine.call("kill container", kill).await {
+        Err(EngineError::NotFound(_)) => Ok(()),
+        result => result,
+    }
+}

@@ -1,0 +1,210 @@
+//! Images: there already, or pulled from their registry.
+
+use std::{
+    collections::HashMap,
+    time::{Duration, Instant},
+};
+
+use bollard::{errors::Error, models::CreateImageInfo, query_parameters::CreateImageOptions};
+use caisson_protocol::ImageRef;
+use futures_util::StreamExt;
+use tokio::time::timeout_at;
+
+use super::{DockerEngine, error};
+use crate::{
+    config::PullPolicy,
+    engine::{EngineError, Image, ImageError},
+};
+
+/// How long a pull may go on without any news.
+const STALL: Duration = Duration::from_secs(60);
+/// How long a pull may take in all.
+const PULL_DEADLINE: Duration = Duration::from_secs(30 * 60);
+/// How often a pull says how far it is.
+const NEWS_EVERY: Duration = Duration::from_secs(2);
+
+/// Makes sure that an image is there, by the runner's policy.
+pub(super) async fn ensure(
+    engine: &DockerEngine,
+    image: &ImageRef,
+    policy: PullPolicy,
+    progress: &(dyn Fn(String) + Send + Sync),
+) -> Result<Image, ImageError> {
+    let present = inspect(engine, image).await?;
+    match (policy, present) {
+        (PullPolicy::IfMissing | PullPolicy::Never, Some(found)) => return Ok(found),
+        (PullPolicy::Never, None) => {
+            return Err(ImageError::NotFound(format!(
+                "the image {image} is not on the runner, which pulls none: pull it there, or set image.pull to \
+                 if_missing"
+            )));
+        }
+        (PullPolicy::IfMissing, None) | (PullPolicy::Always, _) => {}
+    }
+    progress(format!("Pulling image {image}"));
+    pull(engine, image, progress).await?;
+    let gone = || EngineError::Failed(format!("the image {image} was pulled and is not there"));
+    Ok(inspect(engine, image).await?.ok_or_else(gone)?)
+}
+
+async fn inspect(engine: &DockerEngine, image: &ImageRef) -> Result<Option<Image>, EngineError> {
+    // The grammar of image references leaves nothing in them that could lead to another URL.
+    let found = match engine.call("inspect image", engine.docker.inspect_image(image.as_str())).await {
+        Ok(found) => found,
+        Err(EngineError::NotFound(_)) => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    let environment = found.config.and_then(|config| config.env).unwrap_or_default();
+    let path = environment.iter().find_map(|variable| variable.strip_prefix("PATH="));
+    let digests = found.repo_digests.unwrap_or_default();
+    let digest = digests.first().and_then(|digest| digest.split_once('@'));
+    Ok(Some(Image {
+        id: found.id.unwrap_or_else(|| image.to_string()),
+        digest: digest.map(|(_, digest)| digest.to_owned()),
+        architecture: found.architecture.unwrap_or_default(),
+        path: path.unwrap_or_default().to_owned(),
+    }))
+}
+
+async fn pull(
+    engine: &DockerEngine,
+    image: &ImageRef,
+    progress: &(dyn Fn(String) + Send + Sync),
+) -> Result<(), ImageError> {
+    let options = CreateImageOptions {
+        from_image: Some(image.to_string()),
+        // Without a tag Docker would pull every one there is.
+        tag: (!names_one(image)).then(|| "latest".to_owned()),
+        ..CreateImageOptions::default()
+    };
+    let mut news = Box::pin(engine.docker.create_image(Some(options), None, None));
+    let mut layers = Layers::default();
+    let end = tokio::time::Instant::now() + PULL_DEADLINE;
+    loop {
+        let stalled = (tokio::time::Instant::now() + STALL).min(end);
+        let Ok(next) = timeout_at(stalled, news.next()).await else {
+            return Err(ImageError::Registry(format!(
+                "the image {image} was not pulled: its registry is too slow, or was silent for {} s",
+                STALL.as_secs()
+            )));
+        };
+        match next {
+            None => return Ok(()),
+            Some(Ok(piece)) => layers.take(piece).into_iter().for_each(progress),
+            Some(Err(error)) => return Err(classify(engine, image, error)),
+        }
+    }
+}
+
+/// Whether a reference names one image by tag or digest.
+fn names_one(image: &ImageRef) -> bool {
+    let last = image.as_str().rsplit('/').next().unwrap_or_default();
+    last.contains([':', '@'])
+}
+
+/// How far the parts of an image are.
+#[derive(Default)]
+struct Layers {
+    done: HashMap<String, bool>,
+    told: Option<Instant>,
+}
+
+impl Layers {
+    /// Takes a piece of news in, and says something of it now and then.
+    fn take(&mut self, piece: CreateImageInfo) -> Option<String> {
+        let (id, status) = (piece.id?, piece.status?);
+        match status.as_str() {
+            "Pulling fs layer" | "Waiting" | "Downloading" | "Extracting" => {
+                self.done.entry(id).or_insert(false);
+            }
+            "Pull complete" | "Already exists" => {
+                self.done.insert(id, true);
+            }
+            _ => return None,
+        }
+        if self.told.is_some_and(|told| told.elapsed() < NEWS_EVERY) {
+            return None;
+        }
+        self.told = Some(Instant::now());
+        let done = self.done.values().filter(|done| **done).count();
+        Some(format!("Pulled {done} of {} layers", self.done.len()))
+    }
+}
+
+/// Whose fault a failed pull is.
+fn classify(engine: &DockerEngine, image: &ImageRef, error: Error) -> ImageError {
+    let (status, message) = match error {
+        Error::DockerResponseServerError { status_code, message } => (Some(status_code), message),
+        Error::DockerStreamError { error } => (None, error),
+        error => return ImageError::Engine(error::of_call(&engine.host, error)),
+    };
+    match refusal(image, status, &message) {
+        Refusal::NotFound => {
+            ImageError::NotFound(format!("there is no image {image}, or it is private: {message}"))
+        }
+        Refusal::Denied => {
+            ImageError::Denied(format!("the registry refuses to give the image {image}: {message}"))
+        }
+        Refusal::Other => ImageError::Registry(format!("the image {image} was not pulled: {message}")),
+    }
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Refusal {
+    NotFound,
+    Denied,
+    Other,
+}
+
+/// The engine has one status for "no such image" and "access denied", and none at all once it has begun to answer, so
+/// between those its words decide. Docker Hub says "denied" of what does not exist as well, and there "not found" is
+/// nearly always the truth.
+fn refusal(image: &ImageRef, status: Option<u16>, message: &str) -> Refusal {
+    let says = |words: &[&str]| words.iter().any(|word| message.contains(word));
+    let named_registry = image.as_str().split_once('/').is_some_and(|(host, _)| host.contains(['.', ':']));
+    let denied = says(&["access denied", "denied:", "unauthorized", "no basic auth credentials"]);
+    let unknown = says(&["manifest unknown", "name unknown"]);
+    match status {
+        Some(error::STATUS_NOT_FOUND) if denied && named_registry => Refusal::Denied,
+        Some(error::STATUS_NOT_FOUND) => Refusal::NotFound,
+        _ if denied => Refusal::Denied,
+        None if unknown => Refusal::NotFound,
+        _ => Refusal::Other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn image(text: &str) -> ImageRef {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn a_tag_is_told_from_a_port() {
+        assert!(names_one(&image("busybox:1")));
+        assert!(names_one(&image(&format!("busybox@sha256:{}", "0".repeat(64)))));
+        assert!(!names_one(&image("localhost:5000/busybox")));
+        assert!(!names_one(&image("busybox")));
+    }
+
+    #[test]
+    fn what_registries_refuse_is_told_apart() {
+        let hub = image("nosuch/app");
+        let own = image("registry.example.org/app:1");
+        let denied = "pull access denied for app, repository does not exist or may require 'docker login'";
+        assert_eq!(refusal(&hub, Some(404), denied), Refusal::NotFound);
+        assert_eq!(refusal(&own, Some(404), denied), Refusal::Denied);
+        assert_eq!(
+            refusal(&own, Some(404), "manifest for app:1 not found: manifest unknown"),
+            Refusal::NotFound
+        );
+        assert_eq!(
+            refusal(&own, Some(500), "Get https://registry.example.org: unauthorized"),
+            Refusal::Denied
+        );
+        assert_eq!(refusal(&own, Some(500), "dial tcp: connection refused"), Refusal::Other);
+        assert_eq!(refusal(&own, None, "toomanyrequests: rate limit"), Refusal::Other);
+    }
+}

@@ -1,0 +1,131 @@
+//! What a build's container is made from, whole: everything that is not said here has the engine's default, and each
+//! loosening of it is a change of the golden test below.
+
+use std::collections::HashMap;
+
+use bollard::models::{
+    ContainerCreateBody, HealthConfig, HostConfig, HostConfigLogConfig, ResourcesUlimits, RestartPolicy,
+    RestartPolicyNameEnum,
+};
+
+use super::label;
+use crate::{
+    config::{Limits, Network, RunnerName},
+    engine::ContainerRequest,
+};
+
+/// Where a build finds its checkout.
+const WORKSPACE: &str = "/workspace";
+
+/// What package managers and servers need as root in their own container: to own files, to become another user, to
+/// end their own processes, to listen on port 80. Docker's further defaults are left out: raw sockets and device
+/// nodes reach beyond the container, and the rest is about capabilities themselves.
+const CAPABILITIES: [&str; 8] =
+    ["CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "KILL", "NET_BIND_SERVICE", "SETGID", "SETUID"];
+
+/// The name of the network that a runner's builds join.
+#[must_use]
+pub fn network_name(runner: &RunnerName) -> String {
+    format!("caisson-{runner}")
+}
+
+/// The request that makes a build's container.
+pub(super) fn body(request: &ContainerRequest) -> ContainerCreateBody {
+    let labels = [
+        (label::BUILD, request.attempt.build.to_string()),
+        (label::ATTEMPT, request.attempt.to_string()),
+        (label::RUNNER, request.runner.to_string()),
+    ];
+    ContainerCreateBody {
+        image: Some(request.image.clone()),
+        // The image's own entrypoint might be anything; an empty one leaves the command as it stands.
+        entrypoint: Some(Vec::new()),
+        cmd: Some(vec!["sh".into(), "-ec".into(), request.command.clone()]),
+        env: Some(request.environment.iter().map(|(name, value)| format!("{name}={value}")).collect()),
+        labels: Some(labels.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()),
+        user: Some("0:0".into()),
+        working_dir: Some(WORKSPACE.into()),
+        healthcheck: Some(HealthConfig { test: Some(vec!["NONE".into()]), ..HealthConfig::default() }),
+        // With a terminal both streams would be one, and bollard would misread output that begins like a header.
+        tty: Some(false),
+        attach_stdout: Some(true),
+        attach_stderr: Some(true),
+        host_config: Some(host_config(request)),
+        ..ContainerCreateBody::default()
+    }
+}
+
+fn host_config(request: &ContainerRequest) -> HostConfig {
+    let Limits { memory, cpus, pids, nofile, shm } = &request.limits;
+    let memory = memory.map(|size| i64::try_from(size.0).unwrap_or(i64::MAX));
+    let nofile = i64::from(nofile.get());
+    HostConfig {
+        binds: Some(vec![format!("{}:{WORKSPACE}", request.workspace.display())]),
+        network_mode: Some(match request.network {
+            Network::Bridge => network_name(&request.runner),
+            Network::None => "none".into(),
+        }),
+        privileged: Some(false),
+        cap_drop: Some(vec!["ALL".into()]),
+        cap_add: Some(CAPABILITIES.map(str::to_owned).to_vec()),
+        // The default seccomp profile is in force where none is named.
+        security_opt: Some(vec!["no-new-privileges".into()]),
+        ipc_mode: Some("private".into()),
+        // With swap on top, a limit would only be where a build begins to crawl.
+        memory,
+        memory_swap: memory,
+        nano_cpus: cpus.map(nano_cpus),
+        pids_limit: Some(i64::from(pids.get())),
+        ulimits: Some(vec![ResourcesUlimits {
+            name: Some("nofile".into()),
+            soft: Some(nofile),
+            hard: Some(nofile),
+        }]),
+        shm_size: i64::try_from(shm.0).ok(),
+        // The first process of a container ignores SIGTERM unless it handles it; the engine's init passes it on.
+        init: Some(true),
+        // The output is read by attaching; a driver would write it to disk a second time.
+        log_config: Some(HostConfigLogConfig { typ: Some("none".into()), config: Some(HashMap::new()) }),
+        // Its exit code is read after it has ended.
+        auto_remove: Some(false),
+        restart_policy: Some(RestartPolicy {
+            name: Some(RestartPolicyNameEnum::NO),
+            maximum_retry_count: None,
+        }),
+        ..HostConfig::default()
+    }
+}
+
+/// Whole billionths of a processor. No host has so many that the number would not fit.
+#[expect(clippy::cast_possible_truncation, reason = "a float becomes the nearest whole number in range")]
+fn nano_cpus(cpus: f64) -> i64 {
+    (cpus * 1e9).round() as i64
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use caisson_settings::ByteSize;
+
+    use super::*;
+    use crate::config::Config;
+
+    #[test]
+    fn a_container_is_made_from_exactly_this() {
+        let limits =
+            Limits { memory: Some(ByteSize::mib(512)), cpus: Some(1.5), ..Config::default().limits };
+        let request = ContainerRequest {
+            attempt: "019aac1e-7c00-7000-8000-000000000001.2".parse().unwrap(),
+            runner: "r1".parse().unwrap(),
+            image: "sha256:0123".into(),
+            command: "make test".into(),
+            environment: BTreeMap::from([("CI".into(), "true".into())]),
+            workspace: "/srv/caisson/tmp/019aac1e-7c00-7000-8000-000000000001".into(),
+            limits,
+            network: Network::Bridge,
+        };
+        let body = serde_json::to_value(body(&request)).unwrap();
+        insta::assert_json_snapshot!("container", body);
+    }
+}

@@ -1,0 +1,86 @@
+//! The program `caisson-runner`: reads the settings, listens for signals, and runs the runner.
+
+use std::{path::PathBuf, process::ExitCode};
+
+use anyhow::Context;
+use caisson_runner::{
+    checkout,
+    config::Arguments,
+    serve::{Wish, serve},
+};
+use clap::{Parser, Subcommand};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::watch,
+};
+use tracing::error;
+use tracing_subscriber::EnvFilter;
+
+/// Runs builds in containers on this host, for a Caisson coordinator.
+#[derive(Parser)]
+#[command(name = "caisson-runner", version)]
+struct Cli {
+    #[command(flatten)]
+    arguments: Arguments,
+    #[command(subcommand)]
+    task: Option<Task>,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Checks out one repository, as told on the standard input. The runner starts this by itself.
+    #[command(hide = true)]
+    Checkout,
+}
+
+fn main() -> ExitCode {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false).init();
+
+    let cli = Cli::parse();
+    let result = match cli.task {
+        Some(Task::Checkout) => checkout::child::run().context("checkout"),
+        None => run(&cli.arguments),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            error!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: &Arguments) -> anyhow::Result<()> {
+    let loaded = arguments.load()?;
+    if arguments.sources.print_config {
+        use std::io::Write;
+        return Ok(std::io::stdout().write_all(loaded.print().as_bytes())?);
+    }
+    // Not a path that an upgrade replaces: a child is to be of the same version as its parent.
+    let program = PathBuf::from("/proc/self/exe");
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let wish = listen()?;
+        Ok(serve(loaded.settings, program, wish).await?)
+    })
+}
+
+/// The first signal asks the runner to finish what it has, the second to leave at once.
+fn listen() -> anyhow::Result<watch::Receiver<Wish>> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let (sender, receiver) = watch::channel(Wish::Run);
+    tokio::spawn(async move {
+        for wish in [Wish::Drain, Wish::Leave] {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+            sender.send_replace(wish);
+        }
+        // Kept until the end, so that a third signal changes nothing.
+        sender.closed().await;
+    });
+    Ok(receiver)
+}

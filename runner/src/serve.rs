@@ -1,0 +1,187 @@
+//! Puts a runner together, runs it, and takes it apart again.
+
+use std::{fs::File, io, path::PathBuf, sync::Arc, time::Duration};
+
+use rustix::fs::{FlockOperation, flock};
+use tokio::{
+    sync::watch,
+    time::{sleep, timeout},
+};
+use tracing::{info, warn};
+
+use crate::{
+    builds::{Builds, Host},
+    checkout::Checkout,
+    config::{Config, TokenError},
+    connection::{self, ConnectionError, Identity},
+    engine::{
+        Engine, EngineError, EngineInfo,
+        docker::{DockerEngine, HostError},
+    },
+    spool::Spool,
+    sweep::{self, SharedNetwork},
+    workspace::Workspaces,
+};
+
+/// How often the engine is asked at the start, a second apart: it may be starting as well.
+const ENGINE_TRIES: u32 = 5;
+/// How long running builds have to be stopped and cleaned up when the runner goes away.
+const STOP_DEADLINE: Duration = Duration::from_secs(60);
+/// How long results have to be delivered then.
+const DELIVER_DEADLINE: Duration = Duration::from_secs(5);
+
+/// What the one who started the runner wants of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Wish {
+    /// Go on.
+    Run,
+    /// Finish what you have, then end.
+    Drain,
+    /// Give back what you have, and end.
+    Leave,
+}
+
+/// Why a runner does not run.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// There is no token.
+    #[error(transparent)]
+    Token(#[from] TokenError),
+    /// The engine's address is no address.
+    #[error(transparent)]
+    Host(#[from] HostError),
+    /// The engine does not answer.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    /// The folder can't be used.
+    #[error("work_dir {}: {cause}", path.display())]
+    WorkDir {
+        /// The folder.
+        path: PathBuf,
+        /// What the system said.
+        cause: io::Error,
+    },
+    /// Another process uses the folder.
+    #[error("work_dir {} is in use by another runner: give each its own", path.display())]
+    WorkDirInUse {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// The coordinator can't be reached, or does not want this runner.
+    #[error(transparent)]
+    Connection(#[from] ConnectionError),
+}
+
+/// Runs a runner until it is told to end, or can't go on. `program` is the executable that knows `checkout`.
+///
+/// # Errors
+/// When something it needs is missing, or the coordinator sends it away. What it had made is removed either way.
+pub async fn serve(
+    config: Config,
+    program: PathBuf,
+    wish: watch::Receiver<Wish>,
+) -> Result<(), ServeError> {
+    let token = config.read_token()?;
+    let engine: Arc<dyn Engine> = Arc::new(DockerEngine::at(&config.engine.host)?);
+    let work_dir = open_work_dir(&config)?;
+    let info = find_engine(&*engine).await?;
+    let identity = Identity { token, instance: uuid::Uuid::new_v4(), engine: info.description.clone() };
+
+    let builds = prepare(config, engine, info, &work_dir, program)?;
+    builds.restore().await.map_err(|cause| work_dir.error(cause))?;
+    sweep::once(&builds, SharedNetwork::Keep).await;
+
+    let result = tokio::select! {
+        result = connection::run(&builds, &identity) => result,
+        () = obey(&builds, wish) => Ok(()),
+        () = sweep::every_minute(&builds) => Ok(()),
+    };
+    // Whatever it was that ended, nothing that the runner made outlives it.
+    builds.release_all();
+    if timeout(STOP_DEADLINE, builds.idle()).await.is_err() {
+        warn!("not everything was cleaned up within {} s", STOP_DEADLINE.as_secs());
+    }
+    sweep::once(&builds, SharedNetwork::Remove).await;
+    Ok(result?)
+}
+
+/// Does what it is told to. Returns when the runner is to end though not everything is delivered: what is not stays
+/// on disk for the next start.
+async fn obey(builds: &Arc<Builds>, mut wish: watch::Receiver<Wish>) {
+    if wish.wait_for(|wish| *wish >= Wish::Drain).await.is_err() {
+        return std::future::pending().await;
+    }
+    builds.drain();
+    if wish.wait_for(|wish| *wish >= Wish::Leave).await.is_err() {
+        return std::future::pending().await;
+    }
+    info!("leaving: builds are stopped and given back");
+    builds.release_all();
+    builds.idle().await;
+    if builds.outbox().is_open() {
+        sleep(DELIVER_DEADLINE).await;
+    }
+}
+
+/// The runner's folder, with the lock that keeps others out.
+struct WorkDir {
+    path: PathBuf,
+    _lock: File,
+}
+
+impl WorkDir {
+    fn error(&self, cause: io::Error) -> ServeError {
+        ServeError::WorkDir { path: self.path.clone(), cause }
+    }
+}
+
+fn open_work_dir(config: &Config) -> Result<WorkDir, ServeError> {
+    let wanted = &config.work_dir;
+    let error = |cause| ServeError::WorkDir { path: wanted.clone(), cause };
+    std::fs::create_dir_all(wanted).map_err(error)?;
+    // The engine takes absolute paths only.
+    let path = wanted.canonicalize().map_err(error)?;
+    let lock = File::options().create(true).append(true).open(path.join("lock")).map_err(error)?;
+    match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(WorkDir { path, _lock: lock }),
+        Err(rustix::io::Errno::WOULDBLOCK) => Err(ServeError::WorkDirInUse { path }),
+        Err(cause) => Err(error(cause.into())),
+    }
+}
+
+async fn find_engine(engine: &dyn Engine) -> Result<EngineInfo, ServeError> {
+    let mut tries = 1;
+    loop {
+        match engine.probe().await {
+            Ok(info) => {
+                info!("builds run on {}", info.description);
+                for warning in &info.warnings {
+                    warn!("the engine: {warning}");
+                }
+                return Ok(info);
+            }
+            Err(error) if tries >= ENGINE_TRIES => return Err(error.into()),
+            Err(error) => warn!("{error} (try {tries} of {ENGINE_TRIES})"),
+        }
+        tries += 1;
+        sleep(Duration::from_secs(1)).await;
+    }
+}
+
+fn prepare(
+    config: Config,
+    engine: Arc<dyn Engine>,
+    info: EngineInfo,
+    work_dir: &WorkDir,
+    program: PathBuf,
+) -> Result<Arc<Builds>, ServeError> {
+    let open = || {
+        let spool = Spool::open(&work_dir.path)?;
+        let workspaces = Workspaces::open(&work_dir.path)?;
+        let checkout = Checkout::open(program, &work_dir.path, config.git.clone())?;
+        Ok((spool, workspaces, checkout))
+    };
+    let (spool, workspaces, checkout) = open().map_err(|cause| work_dir.error(cause))?;
+    let architecture = info.architecture;
+    Ok(Builds::new(Arc::new(Host { config, engine, architecture, workspaces, checkout }), spool))
+}

@@ -1,0 +1,121 @@
+//! Removes what this runner made and no build of it needs any more: after a crash, or where a removal failed.
+//!
+//! What it made bears its label, or lies in its folder; what others made does neither, and is never touched.
+
+use std::{fmt, time::Duration};
+
+use tracing::{info, warn};
+
+use crate::{
+    builds::{Builds, Claims},
+    engine::{Engine, EngineError, Owned, OwnedKind},
+};
+
+/// How often it is swept.
+const SWEEP_EVERY: Duration = Duration::from_secs(60);
+
+/// What becomes of the network that all builds of the runner share.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SharedNetwork {
+    /// Builds are to come.
+    Keep,
+    /// The runner ends.
+    Remove,
+}
+
+/// What a sweep has removed, and what it could not.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub struct Swept {
+    containers: usize,
+    networks: usize,
+    volumes: usize,
+    workspaces: usize,
+    failures: Vec<String>,
+}
+
+/// Sweeps again and again.
+pub async fn every_minute(builds: &Builds) {
+    loop {
+        tokio::time::sleep(SWEEP_EVERY).await;
+        once(builds, SharedNetwork::Keep).await;
+    }
+}
+
+/// Sweeps, and says in the runner's log how much there was.
+pub async fn once(builds: &Builds, network: SharedNetwork) {
+    let mut swept = Swept::default();
+    if let Err(error) = sweep_engine(builds, network, &mut swept).await {
+        swept.failures.push(error.to_string());
+    }
+    if let Err(error) = sweep_workspaces(builds, &mut swept).await {
+        swept.failures.push(error.to_string());
+    }
+    if swept.found_something() {
+        info!("sweep: removed {swept}");
+    }
+    for failure in &swept.failures {
+        warn!("sweep: something is left for the next one: {failure}");
+    }
+}
+
+async fn sweep_engine(
+    builds: &Builds,
+    network: SharedNetwork,
+    swept: &mut Swept,
+) -> Result<(), EngineError> {
+    let host = builds.host();
+    for owned in host.engine.list_owned(&host.config.name).await? {
+        if owned.kind == OwnedKind::Network && network == SharedNetwork::Keep {
+            continue;
+        }
+        match remove_unclaimed(builds.claims(), &*host.engine, &owned).await {
+            Ok(false) => {}
+            Ok(true) => match owned.kind {
+                OwnedKind::Container => swept.containers += 1,
+                OwnedKind::Network => swept.networks += 1,
+                OwnedKind::Volume => swept.volumes += 1,
+            },
+            Err(error) => swept.failures.push(error.to_string()),
+        }
+    }
+    Ok(())
+}
+
+/// Removes a thing unless a build has it; the claim keeps a build from beginning meanwhile.
+async fn remove_unclaimed(claims: &Claims, engine: &dyn Engine, owned: &Owned) -> Result<bool, EngineError> {
+    let claim = match owned.attempt {
+        Some(attempt) => match claims.try_claim(attempt.build) {
+            Some(claim) => Some(claim),
+            None => return Ok(false),
+        },
+        None => None,
+    };
+    engine.remove(owned).await?;
+    drop(claim);
+    Ok(true)
+}
+
+async fn sweep_workspaces(builds: &Builds, swept: &mut Swept) -> std::io::Result<()> {
+    let workspaces = &builds.host().workspaces;
+    for build in workspaces.list().await? {
+        let Some(_claim) = builds.claims().try_claim(build) else { continue };
+        match workspaces.remove(build).await {
+            Ok(()) => swept.workspaces += 1,
+            Err(error) => swept.failures.push(format!("{}: {error}", workspaces.path(build).display())),
+        }
+    }
+    Ok(())
+}
+
+impl Swept {
+    fn found_something(&self) -> bool {
+        self.containers + self.networks + self.volumes + self.workspaces > 0
+    }
+}
+
+impl fmt::Display for Swept {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { containers, networks, volumes, workspaces, .. } = self;
+        write!(f, "{containers} containers, {networks} networks, {volumes} volumes, {workspaces} workspaces")
+    }
+}

@@ -158,6 +158,7 @@ pub(super) async fn stream(State(app): State<Arc<App>>, upgrade: WebSocketUpgrad
         let (stopping, followers) = (app.stopping.clone(), app.followers.clone());
         followers.track_future(async move {
             tokio::select! {
+                biased;
                 () = send(socket, &app) => {}
                 () = stopping.cancelled() => {}
             }
@@ -187,6 +188,7 @@ async fn relay(
 ) -> bool {
     loop {
         let message = tokio::select! {
+            biased;
             message = messages.recv() => match message {
                 Ok((seq, _)) if seq <= seen => continue,
                 Ok((_, text)) => Message::Text(text),

@@ -33,6 +33,7 @@ const PING_EVERY: Duration = Duration::from_secs(20);
 
 /// Where to begin.
 #[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 pub(super) struct StreamQuery {
     /// The offset in the attempt's log to begin at, in bytes.
@@ -83,6 +84,7 @@ pub(super) async fn stream(
         let stopping = app.stopping.clone();
         app.followers.track_future(async move {
             tokio::select! {
+                biased;
                 () = send(socket, follower) => {}
                 () = stopping.cancelled() => {}
             }
@@ -93,6 +95,7 @@ pub(super) async fn stream(
 async fn send(mut socket: WebSocket, mut follower: Follower) {
     loop {
         let messages = tokio::select! {
+            biased;
             next = follower.next() => match next {
                 Ok(Followed::Attempt(number)) => vec![text_frame(&LogMessage::Attempt { number })],
                 Ok(Followed::Chunks(chunks)) => chunks.iter().map(binary_frame).collect(),
@@ -154,6 +157,7 @@ pub(super) fn text(app: Arc<App>, build: &BuildRecord, attempt: Option<u32>, wan
 async fn next_or_stop(follower: &mut Follower) -> Option<Followed> {
     let stopping = follower.app.stopping.clone();
     tokio::select! {
+        biased;
         next = follower.next() => next.ok(),
         () = stopping.cancelled() => None,
     }

@@ -29,6 +29,7 @@ const PIECE_BYTES: usize = 256 * 1024;
 
 /// Which part of a log.
 #[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 pub(super) struct LogQuery {
     /// The log of this attempt; the latest when it is left out.

@@ -114,6 +114,7 @@ async fn accept(app: &App, submission: Submission) -> Result<Response, Problem> 
 
 /// Which builds to list.
 #[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 struct ListQuery {
     /// Only builds with one of these statuses, separated by commas.

@@ -64,6 +64,7 @@ async fn channel(State(app): State<Arc<App>>, upgrade: WebSocketUpgrade) -> Resp
             let (stopping, followers) = (app.stopping.clone(), app.followers.clone());
             followers.track_future(async move {
                 tokio::select! {
+                    biased;
                     () = serve(app, socket) => {}
                     () = stopping.cancelled() => {}
                 }
@@ -112,6 +113,7 @@ async fn serve(app: Arc<App>, mut socket: WebSocket) {
     };
     info!("runner {name} connected");
     let ended = tokio::select! {
+        biased;
         ended = connection.listen(registration, stream) => ended,
         () = speak(sink, said, leases) => End::Gone,
     };

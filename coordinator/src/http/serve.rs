@@ -38,6 +38,7 @@ pub async fn serve(app: Arc<App>, listener: TcpListener) {
     let connections = TaskTracker::new();
     loop {
         let accepted = tokio::select! {
+            biased;
             accepted = listener.accept() => accepted,
             () = app.stopping.cancelled() => break,
         };
@@ -73,6 +74,7 @@ async fn connection(app: Arc<App>, stream: TcpStream, routes: Router) {
     let served = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
     tokio::pin!(served);
     let ended = tokio::select! {
+        biased;
         ended = served.as_mut() => ended,
         () = app.stopping.cancelled() => {
             served.as_mut().graceful_shutdown();

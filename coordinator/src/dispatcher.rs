@@ -8,7 +8,7 @@
 mod handle;
 mod sessions;
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, pin::pin, sync::Arc, time::Duration};
 
 use caisson_protocol::BuildId;
 use caisson_scheduler::{
@@ -17,7 +17,7 @@ use caisson_scheduler::{
 };
 use tokio::{
     sync::{mpsc, oneshot, watch},
-    time::{Instant, sleep_until},
+    time::{Instant, sleep, sleep_until},
 };
 use tracing::{error, info, warn};
 
@@ -70,6 +70,8 @@ pub struct Dispatcher {
     store: Arc<dyn Store>,
     metrics: Arc<Metrics>,
     inputs: mpsc::Receiver<Input>,
+    /// What connections said while the store was unavailable that is decided on when it works again.
+    put_off: Vec<(SessionId, RunnerEvent)>,
     sessions: Sessions,
     news: mpsc::UnboundedSender<News>,
     healthy: watch::Sender<bool>,
@@ -108,8 +110,18 @@ impl Dispatcher {
         let scheduler = Scheduler::restore(rules, Moment(0), restored);
         let sessions = Sessions::default();
         let began = Instant::now();
-        let dispatcher =
-            Self { scheduler, store, metrics, inputs, sessions, news, healthy, began, requests: 0 };
+        let dispatcher = Self {
+            scheduler,
+            store,
+            metrics,
+            inputs,
+            put_off: Vec::new(),
+            sessions,
+            news,
+            healthy,
+            began,
+            requests: 0,
+        };
         Ok((dispatcher, DispatcherHandle::new(sender, health)))
     }
 
@@ -132,7 +144,11 @@ impl Dispatcher {
     /// Waits for something to come in or a deadline to pass, and takes all that is there. `None` when nothing can
     /// come any more.
     async fn gather(&mut self) -> Option<Vec<Input>> {
-        let mut inputs = Vec::new();
+        let put_off = std::mem::take(&mut self.put_off).into_iter();
+        let mut inputs: Vec<Input> = put_off.map(|(session, event)| Input::Runner(session, event)).collect();
+        if !inputs.is_empty() {
+            return Some(inputs);
+        }
         let deadline = self.scheduler.next_deadline();
         let wake = async {
             match deadline {
@@ -235,53 +251,60 @@ impl Dispatcher {
     async fn outage(&mut self, failed: Batch, cause: &str) -> Result<(), StoreError> {
         warn!("the store is unavailable: {cause}; nothing is taken in until it works again");
         self.healthy.send_replace(false);
-        let mut gone = failed.registering;
+        failed.registering.into_iter().for_each(|session| self.turn_away(session));
         refuse(failed.replies, cause);
         self.show(failed.looks);
-        loop {
-            self.wait_out(cause, &mut gone).await;
-            match self.try_again().await {
-                Ok(restored) => {
-                    self.scheduler.recover(self.now(), restored);
-                    break;
-                }
+        let restored = loop {
+            let store = Arc::clone(&self.store);
+            match self.answer_during(try_again(store), cause).await {
+                Ok(restored) => break restored,
                 Err(StoreError::Unavailable(_)) => {}
                 Err(broken) => return Err(broken),
             }
-        }
-        // A registration that was not answered is made again, on a new connection.
-        for session in gone {
-            self.sessions.close(session);
-            self.scheduler.apply(self.now(), Event::Runner { session, event: RunnerEvent::Disconnected });
+        };
+        self.scheduler.recover(self.now(), restored);
+        for (session, _) in self.put_off.iter().filter(|(_, event)| *event == RunnerEvent::Disconnected) {
+            self.sessions.close(*session);
         }
         info!("the store works again");
         self.healthy.send_replace(true);
         Ok(())
     }
 
-    /// Until the store is asked again, answers what comes in.
-    async fn wait_out(&mut self, cause: &str, gone: &mut Vec<SessionId>) {
-        let until = Instant::now() + PROBE_EVERY;
-        while let Ok(Some(input)) = tokio::time::timeout_at(until, self.inputs.recv()).await {
-            match input {
-                Input::Ask { reply, .. } => {
-                    let _ = reply.send(Err(Unavailable(cause.to_owned())));
-                }
-                Input::Look(look) => look(&self.scheduler),
-                Input::Connect(session, line) => self.sessions.add(session, line),
-                Input::Runner(session, RunnerEvent::Register { .. } | RunnerEvent::Disconnected) => {
-                    gone.push(session);
-                }
-                // A runner repeats what matters, and all of them get a full timeout afterwards.
-                Input::Runner(..) => {}
+    /// Answers what comes in until `work` is done, however long that takes.
+    async fn answer_during<T>(&mut self, work: impl Future<Output = T>, cause: &str) -> T {
+        let mut work = pin!(work);
+        loop {
+            tokio::select! {
+                biased;
+                done = &mut work => return done,
+                Some(input) = self.inputs.recv() => self.answer(input, cause),
             }
         }
-        tokio::time::sleep_until(until).await;
     }
 
-    async fn try_again(&self) -> Result<Restored, StoreError> {
-        self.store.probe().await?;
-        self.store.restore().await
+    fn answer(&mut self, input: Input, cause: &str) {
+        match input {
+            Input::Ask { reply, .. } => {
+                let _ = reply.send(Err(Unavailable(cause.to_owned())));
+            }
+            Input::Look(look) => look(&self.scheduler),
+            Input::Connect(session, line) => self.sessions.add(session, line),
+            Input::Runner(session, RunnerEvent::Register { .. } | RunnerEvent::Disconnected) => {
+                self.turn_away(session);
+            }
+            // Said once only.
+            Input::Runner(session, RunnerEvent::Draining) => {
+                self.put_off.push((session, RunnerEvent::Draining));
+            }
+            // A runner repeats what matters, and all of them get a full timeout afterwards.
+            Input::Runner(..) => {}
+        }
+    }
+
+    /// A registration that is not answered is made again, on a new connection, once the store works again.
+    fn turn_away(&mut self, session: SessionId) {
+        self.put_off.push((session, RunnerEvent::Disconnected));
     }
 
     fn show(&self, looks: Vec<Look>) {
@@ -289,6 +312,13 @@ impl Dispatcher {
             look(&self.scheduler);
         }
     }
+}
+
+/// Asks a store that failed whether it works again, and if so what it holds.
+async fn try_again(store: Arc<dyn Store>) -> Result<Restored, StoreError> {
+    sleep(PROBE_EVERY).await;
+    store.probe().await?;
+    store.restore().await
 }
 
 fn refuse(replies: BTreeMap<RequestId, Reply>, cause: &str) {

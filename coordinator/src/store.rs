@@ -50,7 +50,7 @@ pub struct BuildFilter {
     pub statuses: Vec<Status>,
     /// Only builds of this repository.
     pub repository_url: Option<String>,
-    /// Only builds in whose repository, commit or command this occurs, whatever the case.
+    /// Only builds in whose repository, commit or command this occurs, whatever the case of its ASCII letters.
     pub text: Option<String>,
     /// Only builds with a smaller number.
     pub before: Option<u64>,

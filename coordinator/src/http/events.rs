@@ -104,6 +104,11 @@ impl EventHub {
         // Nobody may be there.
         let _ = self.messages.send((seq, text.into()));
     }
+
+    /// Something could not be told: the next message shows that one is missing.
+    fn leave_gap(&self) {
+        self.seq.fetch_add(1, Ordering::SeqCst);
+    }
 }
 
 /// Turns the dispatcher's news into messages, until the dispatcher is gone. News that come while one is told are told
@@ -123,6 +128,7 @@ pub async fn publish(app: Arc<App>, mut news: mpsc::UnboundedReceiver<News>) {
             && let Err(problem) = tell(&app, &builds, runners).await
         {
             error!("dashboards could not be told what changed: {problem:?}");
+            app.events.leave_gap();
         }
     }
 }

@@ -134,13 +134,17 @@ fn binary_frame(chunk: &LogChunk) -> Message {
     Message::Binary(frame.into())
 }
 
-/// The same as plain text, for terminals.
+/// The same as plain text, for terminals. It ends well only when the log has: a reader whose log was cut off by the
+/// coordinator's own end sees that.
 pub(super) fn text(app: Arc<App>, build: &BuildRecord, attempt: Option<u32>, wanted: Option<Stream>) -> Body {
     let follower = Follower::new(app, build.id, attempt);
     Body::from_stream(stream::unfold(Some(follower), move |follower| async move {
         let mut follower = follower?;
         loop {
-            let piece = match next_or_stop(&mut follower).await? {
+            let Some(next) = next_or_stop(&mut follower).await else {
+                return Some((Err(std::io::Error::other("the coordinator stops")), None));
+            };
+            let piece = match next {
                 // The first attempt needs no heading.
                 Followed::Attempt(1) => continue,
                 Followed::Attempt(number) => format!("--- attempt {number} ---\n").into_bytes(),
@@ -148,7 +152,7 @@ pub(super) fn text(app: Arc<App>, build: &BuildRecord, attempt: Option<u32>, wan
                 Followed::End(_) => return None,
             };
             if !piece.is_empty() {
-                return Some((Ok::<_, std::io::Error>(Bytes::from(piece)), Some(follower)));
+                return Some((Ok(Bytes::from(piece)), Some(follower)));
             }
         }
     }))

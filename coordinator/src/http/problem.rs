@@ -2,6 +2,7 @@
 
 use axum::{
     Json,
+    body::to_bytes,
     http::{HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
@@ -14,6 +15,10 @@ use crate::{dispatcher::Unavailable, logs::LogError, store::StoreError};
 
 /// How long a caller is asked to wait before it tries again, in seconds.
 const RETRY_AFTER_SECONDS: u64 = 5;
+/// The type of a problem document.
+const PROBLEM_JSON: &str = "application/problem+json";
+/// How much is read of a refusal that was not told as a problem.
+const SAID_BYTES_MAX: usize = 4096;
 
 /// A problem, as it is told.
 #[derive(Debug)]
@@ -82,6 +87,7 @@ impl Problem {
 impl IntoResponse for Problem {
     fn into_response(mut self) -> Response {
         let field = self.more.remove("field").and_then(|field| field.as_str().map(str::to_owned));
+        let length = self.more.get("length").and_then(|length| format!("bytes */{length}").parse().ok());
         let body = ProblemDocument {
             title: self.title(),
             status: self.status.as_u16(),
@@ -92,10 +98,15 @@ impl IntoResponse for Problem {
         };
         let mut response = (self.status, Json(body)).into_response();
         let headers = response.headers_mut();
-        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(PROBLEM_JSON));
         match self.status {
             StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => {
                 headers.insert(header::RETRY_AFTER, RETRY_AFTER_SECONDS.into());
+            }
+            StatusCode::RANGE_NOT_SATISFIABLE => {
+                if let Some(length) = length {
+                    headers.insert(header::CONTENT_RANGE, length);
+                }
             }
             StatusCode::UNAUTHORIZED => {
                 headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
@@ -126,6 +137,32 @@ impl From<LogError> for Problem {
         error!("a log can't be read: {cause}");
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, "log_unreadable", cause.to_string())
     }
+}
+
+/// What is refused before or beside a handler, such as a body that is too large, is told like every other problem.
+pub(super) async fn uniform(response: Response) -> Response {
+    let status = response.status();
+    let is_told = response
+        .headers()
+        .get(header::CONTENT_TYPE)
+        .is_some_and(|kind| kind.as_bytes() == PROBLEM_JSON.as_bytes());
+    if is_told || !(status.is_client_error() || status.is_server_error()) {
+        return response;
+    }
+    let code = match status {
+        StatusCode::METHOD_NOT_ALLOWED => "method_not_allowed",
+        StatusCode::REQUEST_TIMEOUT => "request_timeout",
+        StatusCode::PAYLOAD_TOO_LARGE => "body_too_large",
+        StatusCode::UPGRADE_REQUIRED => "upgrade_required",
+        _ if status.is_server_error() => "internal",
+        _ => "malformed_request",
+    };
+    let (before, body) = response.into_parts();
+    let said = to_bytes(body, SAID_BYTES_MAX).await.unwrap_or_default();
+    let said = if said.is_empty() { code.into() } else { String::from_utf8_lossy(&said) };
+    let mut told = Problem::new(status, code, said).into_response();
+    told.headers_mut().extend(before.headers.get(header::ALLOW).map(|allow| (header::ALLOW, allow.clone())));
+    told
 }
 
 /// For every path that leads nowhere.

@@ -17,7 +17,8 @@ pub(super) fn routes() -> Router<Arc<App>> {
     Router::new()
         .route("/healthz", get(healthz))
         .route("/readyz", get(readyz))
-        .route("/sign-in", get(sign_in))
+        // A look at the head of the page alone, as programs that preview links take, must not use the link up.
+        .route("/sign-in", get(sign_in).head(async || StatusCode::METHOD_NOT_ALLOWED))
 }
 
 /// The process answers.

@@ -83,8 +83,11 @@ impl Store for MemoryStore {
 impl State {
     fn apply(&mut self, change: &Change, at: Millis) -> Result<(), StoreError> {
         match change {
-            Change::Submitted { submission, number } => self.submitted(submission, *number, at),
+            Change::Submitted { submission, number } => self.submitted(submission, *number, at)?,
             Change::Assigned { attempt, runner } => {
+                if self.attempt(*attempt).is_ok() {
+                    return Err(StoreError::Broken(format!("attempt {attempt} is there already")));
+                }
                 let build = self.build(attempt.build)?;
                 build.status = Status::Assigned;
                 build.attempts.push(AttemptRecord {
@@ -113,6 +116,9 @@ impl State {
             Change::Canceling { build } => self.build(*build)?.status = Status::Canceling,
             Change::AttemptEnded { attempt, end, charged } => {
                 let tried = self.attempt(*attempt)?;
+                if tried.result.is_some() {
+                    return Err(StoreError::Broken(format!("attempt {attempt} has ended")));
+                }
                 tried.finished_at = Some(at);
                 tried.result = Some(AttemptResult::of_attempt(end));
                 tried.charged = *charged;
@@ -145,7 +151,10 @@ impl State {
         Ok(())
     }
 
-    fn submitted(&mut self, submission: &Submission, number: u64, at: Millis) {
+    fn submitted(&mut self, submission: &Submission, number: u64, at: Millis) -> Result<(), StoreError> {
+        if self.builds.contains_key(&number) || self.numbers.contains_key(&submission.id) {
+            return Err(StoreError::Broken(format!("build {} is there already", submission.id)));
+        }
         let build = BuildRecord {
             id: submission.id,
             number,
@@ -162,6 +171,7 @@ impl State {
         if let Some(key) = submission.key.clone() {
             self.keys.push(RememberedKey { key, build: submission.id });
         }
+        Ok(())
     }
 
     /// A live build: what has ended is never changed again.
@@ -181,11 +191,11 @@ impl State {
 
 fn matches(build: &BuildRecord, filter: &BuildFilter) -> bool {
     let contains = |text: &String| {
-        let text = text.to_lowercase();
+        let text = text.to_ascii_lowercase();
         let spec = &build.spec;
         [spec.repository_url.as_str(), spec.commit.as_str(), spec.command.as_str()]
             .iter()
-            .any(|field| field.to_lowercase().contains(&text))
+            .any(|field| field.to_ascii_lowercase().contains(&text))
     };
     (filter.statuses.is_empty() || filter.statuses.contains(&build.status))
         && filter.repository_url.as_ref().is_none_or(|url| build.spec.repository_url.as_str() == url)

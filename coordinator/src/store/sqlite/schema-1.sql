@@ -54,3 +54,10 @@ WHEN OLD.status IN ('succeeded', 'failed', 'timed_out', 'canceled', 'errored')
 BEGIN
     SELECT RAISE (ABORT, 'a build that has ended does not change');
 END;
+
+-- So does each attempt.
+CREATE TRIGGER attempts_end_once BEFORE UPDATE OF result ON attempts
+WHEN OLD.result IS NOT NULL
+BEGIN
+    SELECT RAISE (ABORT, 'an attempt that has ended does not change');
+END;

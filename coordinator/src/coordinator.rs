@@ -9,11 +9,14 @@ use std::{
 };
 
 use anyhow::{Context, bail};
+use caisson_protocol::BuildId;
 use caisson_settings::Secret;
 use tokio::{net::TcpListener, sync::mpsc};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use uuid::Uuid;
 
 use crate::{
+    blocking::Blocking,
     dispatcher::{Dispatcher, News},
     http::{self, App, EventHub},
     logs::{FileLogs, LogWatch},
@@ -49,7 +52,8 @@ impl Coordinator {
         let store = data_dir.join("caisson.db");
         let store = Arc::new(SqliteStore::open(&store).with_context(|| store.display().to_string())?);
         let logs = data_dir.join("logs");
-        let logs = Arc::new(FileLogs::open(&logs).with_context(|| logs.display().to_string())?);
+        let logs =
+            Arc::new(FileLogs::open(&logs, Blocking::default()).with_context(|| logs.display().to_string())?);
         let listener = listen(settings.listen).await?;
         let metrics = Arc::new(Metrics::default());
         let (news_sender, news) = mpsc::unbounded_channel();
@@ -64,6 +68,7 @@ impl Coordinator {
             events: EventHub::default(),
             metrics,
             guard,
+            new_build: || BuildId(Uuid::now_v7()),
             defaults: settings.defaults,
             local_only: !settings.behind_proxy,
             stopping: CancellationToken::new(),

@@ -17,6 +17,7 @@ mod submission;
 use std::sync::Arc;
 
 use axum::{Router, middleware};
+use caisson_protocol::BuildId;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use utoipa::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
@@ -31,7 +32,7 @@ use crate::{
 };
 
 pub use events::{EventHub, publish};
-pub use serve::serve;
+pub use serve::{bounded, connection, serve};
 
 /// What handlers work with.
 pub struct App {
@@ -49,6 +50,8 @@ pub struct App {
     pub metrics: Arc<Metrics>,
     /// Who may do what.
     pub guard: Guard,
+    /// Makes the identity of a new build.
+    pub new_build: fn() -> BuildId,
     /// What a build is given that does not say.
     pub defaults: BuildDefaults,
     /// Whether the `Host` of a request must be this machine.

@@ -3,6 +3,7 @@
 //! `http` speaks with people and runners, the `dispatcher` owns every decision (which the scheduler crate makes),
 //! `store` and `logs` are ports to what is kept.
 
+pub mod blocking;
 mod clock;
 pub mod coordinator;
 pub mod dispatcher;

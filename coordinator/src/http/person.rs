@@ -15,7 +15,6 @@ use caisson_scheduler::{Answer, Submission, WaitingBuild};
 use serde::{Deserialize, de::DeserializeOwned};
 use utoipa::IntoParams;
 use utoipa_axum::{router::OpenApiRouter, routes};
-use uuid::Uuid;
 
 use super::{
     App, events, follow, log,
@@ -86,7 +85,7 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Parameters<T> 
     )
 )]
 async fn submit(State(app): State<Arc<App>>, headers: HeaderMap, body: Bytes) -> Result<Response, Problem> {
-    let submission = submission::read(&body, &headers, &app.defaults)?;
+    let submission = submission::read((app.new_build)(), &body, &headers, &app.defaults)?;
     accept(&app, submission).await
 }
 
@@ -223,7 +222,7 @@ async fn cancel(State(app): State<Arc<App>>, Path(id): Path<String>) -> Result<R
 )]
 async fn rerun(State(app): State<Arc<App>>, Path(id): Path<String>) -> Result<Response, Problem> {
     let build = find(&app, &id).await?;
-    accept(&app, Submission { id: BuildId(Uuid::now_v7()), spec: build.spec, key: None }).await
+    accept(&app, Submission { id: (app.new_build)(), spec: build.spec, key: None }).await
 }
 
 /// Shows what waits, oldest first, and why.

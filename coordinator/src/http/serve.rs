@@ -8,7 +8,10 @@ use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
     server::conn::auto::Builder,
 };
-use tokio::net::{TcpListener, TcpStream};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpListener,
+};
 use tokio_util::task::TaskTracker;
 use tower::ServiceExt;
 use tower_http::{
@@ -31,10 +34,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Serves until the coordinator is told to stop, then gives connections a moment to end.
 pub async fn serve(app: Arc<App>, listener: TcpListener) {
-    let routes = router(Arc::clone(&app))
-        .layer(RequestBodyTimeoutLayer::new(BODY_TIMEOUT))
-        .layer(RequestBodyLimitLayer::new(BODY_BYTES_MAX))
-        .layer(CatchPanicLayer::new());
+    let routes = bounded(router(Arc::clone(&app)));
     let connections = TaskTracker::new();
     loop {
         let accepted = tokio::select! {
@@ -43,7 +43,11 @@ pub async fn serve(app: Arc<App>, listener: TcpListener) {
             () = app.stopping.cancelled() => break,
         };
         match accepted {
-            Ok((stream, _)) => drop(connections.spawn(connection(Arc::clone(&app), stream, routes.clone()))),
+            Ok((stream, _)) => {
+                // Answers are small and should not wait for more to come.
+                let _ = stream.set_nodelay(true);
+                connections.spawn(connection(Arc::clone(&app), stream, routes.clone()));
+            }
             Err(error) => {
                 warn!("a connection can't be accepted: {error}");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -62,9 +66,19 @@ pub async fn serve(app: Arc<App>, listener: TcpListener) {
     }
 }
 
-async fn connection(app: Arc<App>, stream: TcpStream, routes: Router) {
-    // Answers are small and should not wait for more to come.
-    let _ = stream.set_nodelay(true);
+/// The routes, with limits on what a request may bring.
+pub fn bounded(routes: Router) -> Router {
+    routes
+        .layer(RequestBodyTimeoutLayer::new(BODY_TIMEOUT))
+        .layer(RequestBodyLimitLayer::new(BODY_BYTES_MAX))
+        .layer(CatchPanicLayer::new())
+}
+
+/// Serves one connection to its end, whatever carries its bytes.
+pub async fn connection<S>(app: Arc<App>, stream: S, routes: Router)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
     let service = hyper::service::service_fn(move |request: Request<Incoming>| {
         let routes = routes.clone();
         async move { Ok::<_, Infallible>(routes.oneshot(request).await.unwrap_or_else(|never| match never {})) }

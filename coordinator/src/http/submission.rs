@@ -14,7 +14,6 @@ use caisson_scheduler::{IdempotencyKey, Submission};
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 use utoipa::ToSchema;
-use uuid::Uuid;
 
 use super::problem::Problem;
 use crate::settings::BuildDefaults;
@@ -48,8 +47,9 @@ pub(super) struct NewBuild {
     timeout_seconds: Option<u32>,
 }
 
-/// Reads a submission.
+/// Reads a submission, which becomes the build `id`.
 pub(super) fn read(
+    id: BuildId,
     body: &[u8],
     headers: &HeaderMap,
     defaults: &BuildDefaults,
@@ -58,7 +58,7 @@ pub(super) fn read(
     let new: NewBuild = serde_path_to_error::deserialize(&mut json).map_err(|error| unreadable(&error))?;
     json.end().map_err(|error| Problem::malformed(format!("the body is not one JSON object: {error}")))?;
     let spec = new.check(defaults)?;
-    Ok(Submission { id: BuildId(Uuid::now_v7()), spec: Arc::new(spec), key: key(headers, body)? })
+    Ok(Submission { id, spec: Arc::new(spec), key: key(headers, body)? })
 }
 
 impl NewBuild {

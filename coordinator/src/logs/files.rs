@@ -13,11 +13,13 @@ use caisson_logfile::{LogFile, LogReader, Span};
 use caisson_protocol::{AttemptId, LogChunk};
 
 use super::{LogError, Logs};
+use crate::blocking::Blocking;
 
 /// Logs in a folder, spread over 256 folders below it so that none grows too large.
 #[derive(Debug, Clone)]
 pub struct FileLogs {
     files: Arc<Files>,
+    blocking: Blocking,
 }
 
 #[derive(Debug)]
@@ -32,9 +34,10 @@ impl FileLogs {
     ///
     /// # Errors
     /// When it can't be made.
-    pub fn open(folder: &Path) -> io::Result<Self> {
+    pub fn open(folder: &Path, blocking: Blocking) -> io::Result<Self> {
         fs::create_dir_all(folder)?;
-        Ok(Self { files: Arc::new(Files { folder: folder.to_owned(), open: Mutex::default() }) })
+        let files = Arc::new(Files { folder: folder.to_owned(), open: Mutex::default() });
+        Ok(Self { files, blocking })
     }
 
     async fn blocking<T: Send + 'static>(
@@ -42,7 +45,7 @@ impl FileLogs {
         work: impl FnOnce(&Files) -> Result<T, LogError> + Send + 'static,
     ) -> Result<T, LogError> {
         let files = Arc::clone(&self.files);
-        let done = tokio::task::spawn_blocking(move || work(&files)).await;
+        let done = self.blocking.run(move || work(&files)).await;
         done.unwrap_or_else(|panic| Err(io::Error::other(panic).into()))
     }
 }

@@ -6,7 +6,7 @@ use caisson_protocol::{
 
 use crate::Submission;
 
-/// One connection of one runner. Numbers are never used again while the coordinator runs.
+/// One connection of one runner. A later connection has a larger number, as long as the coordinator runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SessionId(pub u64);
 

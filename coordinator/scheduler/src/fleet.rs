@@ -14,6 +14,8 @@ pub(crate) struct Runner {
     pub(crate) registration: Option<Registration>,
     /// Its connection, while it has one.
     pub(crate) session: Option<SessionId>,
+    /// The latest connection it had.
+    pub(crate) latest_session: Option<SessionId>,
     /// When it is removed unless it is heard from.
     pub(crate) deadline: Moment,
     pub(crate) draining: bool,
@@ -84,6 +86,7 @@ impl Fleet {
                 name: runner.name,
                 registration: None,
                 session: None,
+                latest_session: None,
                 deadline,
                 draining: false,
                 holds: BTreeSet::new(),
@@ -97,6 +100,7 @@ impl Fleet {
         let Some(runner) = self.runners.get_mut(&id) else { return };
         runner.session.take().map(|old| self.sessions.remove(&old));
         runner.session = Some(session);
+        runner.latest_session = Some(session);
         // A drain asked for by a person holds until that process is gone. One that has not come back since the
         // coordinator started is the one that was meant.
         let same = runner.registration.as_ref().is_none_or(|before| before.instance == registration.instance);

@@ -144,10 +144,16 @@ impl Scheduler {
         said: Registration,
         step: &mut Step,
     ) {
-        let before = self
-            .fleet
-            .get(id)
-            .and_then(|runner| runner.registration.as_ref().map(|r| (runner.session, r.instance)));
+        let known = self.fleet.get(id);
+        // On a connection that a later one has overtaken, or that somebody has registered on already.
+        if known.is_some_and(|runner| runner.latest_session >= Some(session))
+            || self.fleet.of_session(session).is_some()
+        {
+            step.effects.push(Effect::Close { session });
+            return;
+        }
+        let before =
+            known.and_then(|runner| runner.registration.as_ref().map(|r| (runner.session, r.instance)));
         // Not known of a runner that registers for the first time since this coordinator started.
         let same = before.map(|(_, instance)| instance == said.instance);
         if let Some((Some(old), _)) = before {

@@ -1,8 +1,9 @@
 //! The parts of a coordinator, put together. `main` and the tests start the same one.
 
 use std::{
-    fs::{self, File, TryLockError},
+    fs::{self, DirBuilder, File, TryLockError},
     net::SocketAddr,
+    os::unix::fs::DirBuilderExt,
     path::Path,
     sync::Arc,
     time::Duration,
@@ -46,7 +47,7 @@ impl Coordinator {
     /// When any of it can't be done: the error names the thing and the cause.
     pub async fn start(settings: Checked) -> anyhow::Result<Self> {
         let data_dir = &settings.data_dir;
-        fs::create_dir_all(data_dir).with_context(|| format!("data_dir {}", data_dir.display()))?;
+        make_folder(data_dir).with_context(|| format!("data_dir {}", data_dir.display()))?;
         let lock = lock(&data_dir.join("lock"))?;
         let guard = Guard::open(data_dir)?;
         let store = data_dir.join("caisson.db");
@@ -75,8 +76,8 @@ impl Coordinator {
             followers: TaskTracker::new(),
         });
         let coordinator = Self { app, listener, dispatcher, news, _lock: lock };
-        fs::write(data_dir.join("address"), coordinator.address()?.to_string())
-            .with_context(|| data_dir.join("address").display().to_string())?;
+        let address = data_dir.join("address");
+        tell(&address, &coordinator.address()?.to_string()).with_context(|| address.display().to_string())?;
         Ok(coordinator)
     }
 
@@ -122,6 +123,18 @@ impl Coordinator {
             Err(_) => Ok(()),
         }
     }
+}
+
+/// Environments and logs of builds are in there: they are nobody else's on this machine.
+fn make_folder(path: &Path) -> std::io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o700).create(path)
+}
+
+/// Written beside its place and moved there, so that who waits for the file never reads a half.
+fn tell(path: &Path, text: &str) -> std::io::Result<()> {
+    let draft = path.with_extension("new");
+    fs::write(&draft, text)?;
+    fs::rename(draft, path)
 }
 
 fn lock(path: &Path) -> anyhow::Result<File> {

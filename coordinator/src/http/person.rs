@@ -10,7 +10,7 @@ use axum::{
     response::{Html, IntoResponse, Response},
     routing::get,
 };
-use caisson_protocol::{BuildId, RunnerId, Status};
+use caisson_protocol::{BuildId, RepositoryUrl, RunnerId, Status};
 use caisson_scheduler::{Answer, Submission, WaitingBuild};
 use serde::{Deserialize, de::DeserializeOwned};
 use utoipa::IntoParams;
@@ -27,6 +27,8 @@ use crate::store::{BuildFilter, BuildKey, BuildRecord};
 /// How many builds a page has when the caller does not say, and at most.
 const PAGE_DEFAULT: usize = 30;
 const PAGE_MAX: usize = 100;
+/// The longest text to search for, in bytes.
+const TEXT_BYTES_MAX: usize = 1024;
 /// How many waiting builds are shown; how many there are is told beside.
 const QUEUE_SHOWN_MAX: usize = 1000;
 
@@ -153,6 +155,12 @@ impl ListQuery {
         if !(1..=PAGE_MAX).contains(&limit) {
             return Err(Problem::invalid("limit", format!("expected 1 to {PAGE_MAX}")));
         }
+        if self.q.as_ref().is_some_and(|text| text.len() > TEXT_BYTES_MAX || text.contains('\0')) {
+            return Err(Problem::invalid(
+                "q",
+                format!("expected at most {TEXT_BYTES_MAX} bytes, and no NUL"),
+            ));
+        }
         let before = self.cursor.map(|cursor| cursor.parse());
         let before =
             before.transpose().map_err(|_| Problem::invalid("cursor", "expected what a page before gave"))?;
@@ -160,7 +168,8 @@ impl ListQuery {
             self.status.iter().flat_map(|names| names.split(',')).map(status).collect::<Result<_, _>>()?;
         Ok(BuildFilter {
             statuses,
-            repository_url: self.repository,
+            // As it is stored: `HTTPS://Example.org/app` is the same repository.
+            repository_url: self.repository.map(|url| url.parse::<RepositoryUrl>().map_or(url, Into::into)),
             text: self.q.filter(|text| !text.is_empty()),
             before,
             limit,

@@ -2,7 +2,7 @@
 
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
-use axum::{Router, extract::Request};
+use axum::{Router, extract::Request, middleware};
 use hyper::body::Incoming;
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
@@ -19,7 +19,7 @@ use tower_http::{
 };
 use tracing::{debug, warn};
 
-use super::{App, router};
+use super::{App, problem, router};
 
 /// How long a client may take to send the head of a request.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
@@ -72,6 +72,7 @@ pub fn bounded(routes: Router) -> Router {
         .layer(RequestBodyTimeoutLayer::new(BODY_TIMEOUT))
         .layer(RequestBodyLimitLayer::new(BODY_BYTES_MAX))
         .layer(CatchPanicLayer::new())
+        .layer(middleware::map_response(problem::uniform))
 }
 
 /// Serves one connection to its end, whatever carries its bytes.

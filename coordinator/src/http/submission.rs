@@ -26,10 +26,12 @@ const KEY_BYTES_MAX: usize = 255;
 #[serde(deny_unknown_fields)]
 pub(super) struct NewBuild {
     /// A SHA, branch or tag.
-    #[schema(example = "main")]
+    #[serde(default)]
+    #[schema(required, example = "main")]
     commit: String,
     /// What to run, by `sh -ec`.
-    #[schema(example = "make test")]
+    #[serde(default)]
+    #[schema(required, example = "make test")]
     command: String,
     /// Where the code comes from; the coordinator's own default when it is left out.
     #[schema(example = "https://example.org/team/app.git")]

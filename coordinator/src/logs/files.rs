@@ -104,7 +104,9 @@ impl Files {
         if self.reader(attempt)?.is_some() {
             let file = self.writer(attempt)?;
             file.lock().unwrap_or_else(PoisonError::into_inner).sync()?;
+            // The names of the files and of their folder are as much a part of the log as its bytes.
             fs::File::open(self.shard(attempt))?.sync_all()?;
+            fs::File::open(&self.folder)?.sync_all()?;
         }
         self.open.lock().unwrap_or_else(PoisonError::into_inner).remove(&attempt);
         Ok(())

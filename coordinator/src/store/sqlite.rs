@@ -31,6 +31,7 @@ pub struct SqliteStore {
 
 struct File {
     path: PathBuf,
+    busy_timeout: Duration,
     writer: Mutex<Connection>,
     readers: Mutex<Vec<Connection>>,
 }
@@ -41,12 +42,21 @@ impl SqliteStore {
     /// # Errors
     /// When it can't be opened, is damaged, or was written by a newer release.
     pub fn open(path: &Path) -> Result<Self, StoreError> {
+        Self::open_patient(path, BUSY_TIMEOUT)
+    }
+
+    /// The same, for who waits longer or shorter until another process lets go of the file.
+    ///
+    /// # Errors
+    /// As for [`Self::open`].
+    pub fn open_patient(path: &Path, busy_timeout: Duration) -> Result<Self, StoreError> {
         let mut writer = Connection::open(path)?;
-        configure(&writer)?;
+        configure(&writer, busy_timeout)?;
         writer.pragma_update(None, "journal_mode", "WAL")?;
         writer.pragma_update(None, "synchronous", "FULL")?;
         migrate(&mut writer)?;
-        let file = File { path: path.to_owned(), writer: Mutex::new(writer), readers: Mutex::default() };
+        let (path, writer) = (path.to_owned(), Mutex::new(writer));
+        let file = File { path, busy_timeout, writer, readers: Mutex::default() };
         Ok(Self { file: Arc::new(file) })
     }
 
@@ -118,7 +128,7 @@ impl File {
         }
         let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let reader = Connection::open_with_flags(&self.path, flags)?;
-        configure(&reader)?;
+        configure(&reader, self.busy_timeout)?;
         Ok(reader)
     }
 
@@ -130,8 +140,8 @@ impl File {
     }
 }
 
-fn configure(connection: &Connection) -> rusqlite::Result<()> {
-    connection.busy_timeout(BUSY_TIMEOUT)?;
+fn configure(connection: &Connection, busy_timeout: Duration) -> rusqlite::Result<()> {
+    connection.busy_timeout(busy_timeout)?;
     connection.pragma_update(None, "foreign_keys", true)?;
     connection.set_prepared_statement_cache_capacity(64);
     Ok(())

@@ -96,7 +96,10 @@ impl Builds {
                     self.lock().insert(id, Arc::new(attempt));
                 }
                 Restored::Interrupted(folder) => {
-                    info!("{}: interrupted by the end of an earlier process, and dropped", folder.path().display());
+                    info!(
+                        "{}: interrupted by the end of an earlier process, and dropped",
+                        folder.path().display()
+                    );
                     blocking(move || folder.remove()).await?;
                 }
             }

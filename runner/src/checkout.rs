@@ -120,11 +120,14 @@ impl Checkout {
             return result;
         }
         let status = child.wait().await;
-        Err(broken(&status.map_or_else(|error| error.to_string(), |status| format!("it ended with {status}"))))
+        Err(broken(
+            &status.map_or_else(|error| error.to_string(), |status| format!("it ended with {status}")),
+        ))
     }
 
     fn spawn(&self) -> std::io::Result<Child> {
-        let passed_on = ENVIRONMENT_PASSED_ON.into_iter().filter_map(|name| Some((name, std::env::var_os(name)?)));
+        let passed_on =
+            ENVIRONMENT_PASSED_ON.into_iter().filter_map(|name| Some((name, std::env::var_os(name)?)));
         Command::new(&self.program)
             .arg("checkout")
             .env_clear()
@@ -188,5 +191,8 @@ async fn send(child: &mut Child, request: &Request) -> std::io::Result<tokio::pr
 
 /// The child has broken down, as a pack that wants more memory than there is makes it.
 fn broken(how: &str) -> CheckoutError {
-    CheckoutError { reason: ErrorReason::CloneFailed, message: format!("the checkout's process failed: {how}") }
+    CheckoutError {
+        reason: ErrorReason::CloneFailed,
+        message: format!("the checkout's process failed: {how}"),
+    }
 }

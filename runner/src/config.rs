@@ -88,8 +88,8 @@ pub struct Limits {
     pub cpus: Option<f64>,
     /// Processes and threads.
     pub pids: NonZeroU32,
-    /// Open files of each process.
-    pub nofile: NonZeroU32,
+    /// Open files of each process. An engine can't give more than it was given itself.
+    pub nofile: Option<NonZeroU32>,
     /// Shared memory under `/dev/shm`.
     pub shm: ByteSize,
 }
@@ -148,7 +148,7 @@ impl Default for Config {
                 memory: None,
                 cpus: None,
                 pids: NonZeroU32::MIN.saturating_add(4095),
-                nofile: NonZeroU32::MIN.saturating_add(65_535),
+                nofile: None,
                 shm: ByteSize::mib(64),
             },
             network: Network::Bridge,
@@ -217,7 +217,9 @@ pub enum TokenError {
         cause: io::Error,
     },
     /// What was given can't be sent.
-    #[error("the token is empty or has characters that no token has: copy the coordinator's data_dir/runner-token")]
+    #[error(
+        "the token is empty or has characters that no token has: copy the coordinator's data_dir/runner-token"
+    )]
     Malformed,
 }
 
@@ -266,7 +268,8 @@ impl TryFrom<String> for CoordinatorUrl {
     type Error = &'static str;
 
     fn try_from(text: String) -> Result<Self, Self::Error> {
-        const EXPECTED: &str = "expected the coordinator's address, such as http://127.0.0.1:3000, without user or query";
+        const EXPECTED: &str =
+            "expected the coordinator's address, such as http://127.0.0.1:3000, without user or query";
         let url = Url::parse(&text).map_err(|_| EXPECTED)?;
         let plain = url.username().is_empty()
             && url.password().is_none()
@@ -346,7 +349,10 @@ mod tests {
     fn the_channel_is_where_the_coordinator_is() {
         let channel = |url: &str| CoordinatorUrl::try_from(url.to_owned()).unwrap().channel();
         assert_eq!(channel("http://127.0.0.1:3000"), "ws://127.0.0.1:3000/api/v1/runner/channel");
-        assert_eq!(channel("https://ci.example.org/team/"), "wss://ci.example.org/team/api/v1/runner/channel");
+        assert_eq!(
+            channel("https://ci.example.org/team/"),
+            "wss://ci.example.org/team/api/v1/runner/channel"
+        );
         for url in ["ftp://x", "127.0.0.1:3000", "http://user:secret@x", "http://x/?a=b", ""] {
             assert!(CoordinatorUrl::try_from(url.to_owned()).is_err(), "{url} was taken");
         }

@@ -37,7 +37,9 @@ pub struct Identity {
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectionError {
     /// The coordinator could not be reached.
-    #[error("the coordinator at {url} could not be reached in {attempts} attempts ({cause}): is it running, and is coordinator_url right?")]
+    #[error(
+        "the coordinator at {url} could not be reached in {attempts} attempts ({cause}): is it running, and is coordinator_url right?"
+    )]
     Unreachable {
         /// Where it should be.
         url: String,

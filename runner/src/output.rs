@@ -188,10 +188,9 @@ mod tests {
         let log = Log::begin(base.clone(), 4000, silent());
         let sender = log.sender();
         sender.say("Cloning").await;
-        let line = Output::from(Box::pin(futures_util::stream::iter((0..1000).map(|number| {
-            Ok((Stream::Stdout, format!("line {number:05}\n").into()))
-        }))));
-        sender.pump(line).await.unwrap();
+        let lines =
+            (0..1000).map(|number| Ok((Stream::Stdout, format!("line {number:05}\n").into_bytes().into())));
+        sender.pump(futures_util::stream::iter(lines).boxed()).await.unwrap();
         let written = log.close().await;
         assert!(written.failure.is_none());
         assert!(written.end <= 4000);
@@ -202,7 +201,8 @@ mod tests {
         assert!(text.starts_with("Cloning\nline 00000\n"), "{text}");
         assert!(text.ends_with("line 00999\n"), "{text}");
         assert_eq!(text.lines().filter(|line| line.ends_with("its end follows]")).count(), 1);
-        let ours: Vec<u64> = chunks.iter().filter(|c| c.stream == Stream::Caisson).map(|c| c.offset).collect();
+        let ours: Vec<u64> =
+            chunks.iter().filter(|c| c.stream == Stream::Caisson).map(|c| c.offset).collect();
         assert_eq!(ours.len(), 2);
     }
 

@@ -76,11 +76,7 @@ pub enum ServeError {
 ///
 /// # Errors
 /// When something it needs is missing, or the coordinator sends it away. What it had made is removed either way.
-pub async fn serve(
-    config: Config,
-    program: PathBuf,
-    wish: watch::Receiver<Wish>,
-) -> Result<(), ServeError> {
+pub async fn serve(config: Config, program: PathBuf, wish: watch::Receiver<Wish>) -> Result<(), ServeError> {
     let token = config.read_token()?;
     let engine: Arc<dyn Engine> = Arc::new(DockerEngine::at(&config.engine.host)?);
     let work_dir = open_work_dir(&config)?;

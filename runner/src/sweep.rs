@@ -58,11 +58,7 @@ pub async fn once(builds: &Builds, network: SharedNetwork) {
     }
 }
 
-async fn sweep_engine(
-    builds: &Builds,
-    network: SharedNetwork,
-    swept: &mut Swept,
-) -> Result<(), EngineError> {
+async fn sweep_engine(builds: &Builds, network: SharedNetwork, swept: &mut Swept) -> Result<(), EngineError> {
     let host = builds.host();
     for owned in host.engine.list_owned(&host.config.name).await? {
         if owned.kind == OwnedKind::Network && network == SharedNetwork::Keep {

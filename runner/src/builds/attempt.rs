@@ -31,7 +31,7 @@ pub enum Stage {
 
 /// Why an attempt is to be stopped. A later one outranks an earlier.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Stop {
+pub(super) enum Stop {
     /// A person wants it stopped: report it as canceled.
     Cancel,
     /// The runner goes away: give it back.
@@ -42,7 +42,7 @@ pub enum Stop {
 
 /// What ends a wait before its time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Interrupt {
+pub(super) enum Interrupt {
     /// The time limit.
     TimedOut,
     /// Someone's wish.
@@ -52,7 +52,7 @@ pub enum Interrupt {
 impl Interrupt {
     /// Whether the command gets the time to tidy up: there is someone who will read what it says.
     #[must_use]
-    pub fn is_gentle(self) -> bool {
+    pub(super) fn is_gentle(self) -> bool {
         matches!(self, Self::TimedOut | Self::Stop(Stop::Cancel))
     }
 }

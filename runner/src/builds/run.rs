@@ -2,7 +2,9 @@
 
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
 
-use caisson_protocol::{AttemptId, AttemptReport, ErrorReason, Outcome, Phases, ResolvedCommit, RunnerMessage};
+use caisson_protocol::{
+    AttemptId, AttemptReport, ErrorReason, Outcome, Phases, ResolvedCommit, RunnerMessage,
+};
 use tokio::time::Instant;
 use tracing::{info, warn};
 
@@ -48,8 +50,9 @@ pub(super) async fn run(builds: Arc<Builds>, attempt: Arc<Attempt>) {
         Ok(()) => build.steps().await,
         Err(error) => Err(Cut::Failed(outcome::of_disk(&error, "the runner can't spool the build"))),
     };
-    let ended = build.conclude(ended).await;
-    let Build { phases, resolved_commit, container_made, .. } = build;
+    // The build's own way into the log ends here; only then can the log be closed.
+    let Build { log: sender, phases, resolved_commit, container_made, .. } = build;
+    let ended = conclude(sender, ended).await;
     match ended {
         Ok(outcome) => {
             let report = AttemptReport { outcome, phases, resolved_commit, log_bytes: 0 };
@@ -68,6 +71,18 @@ pub(super) async fn run(builds: Arc<Builds>, attempt: Arc<Attempt>) {
         }
     }
     drop(claim);
+}
+
+/// The outcome, said in the log; or why nobody wants to know it.
+async fn conclude(log: LogSender, ended: Result<Outcome, Cut>) -> Result<Outcome, Stop> {
+    let outcome = match ended {
+        Ok(outcome) | Err(Cut::Failed(outcome)) => outcome,
+        Err(Cut::Interrupted(Interrupt::TimedOut)) => Outcome::TimedOut,
+        Err(Cut::Interrupted(Interrupt::Stop(Stop::Cancel))) => Outcome::Canceled,
+        Err(Cut::Interrupted(Interrupt::Stop(stop))) => return Err(stop),
+    };
+    log.say(outcome::in_words(&outcome)).await;
+    Ok(outcome)
 }
 
 fn in_words(stop: Stop) -> &'static str {
@@ -99,7 +114,11 @@ async fn finish(attempt: &Attempt, log: Log, mut report: AttemptReport) {
         // It is told all the same; only a restart of the runner before that would lose it.
         warn!(build.id = %id.build, "build {}: its report could not be spooled: {error}", id.build);
     }
-    info!(build.id = %id.build, attempt = id.number, "build {}: {}", id.build, report.outcome.status());
+    let status = report.outcome.status();
+    match report.outcome.message() {
+        Some(message) => warn!(build.id = %id.build, "build {}: {status}: {message}", id.build),
+        None => info!(build.id = %id.build, "build {}: {status}", id.build),
+    }
     attempt.enter(Stage::Finished(report));
 }
 
@@ -108,8 +127,7 @@ async fn finish(attempt: &Attempt, log: Log, mut report: AttemptReport) {
 async fn clean(host: &Host, id: AttemptId, container_made: bool) -> u64 {
     let begun = Instant::now();
     if container_made {
-        let owned =
-            Owned { kind: OwnedKind::Container, id: container_name(id), attempt: Some(id) };
+        let owned = Owned { kind: OwnedKind::Container, id: container_name(id), attempt: Some(id) };
         if let Err(error) = host.engine.remove(&owned).await {
             warn!(build.id = %id.build, "build {}: its container is left to the sweep: {error}", id.build);
         }
@@ -217,8 +235,7 @@ impl Build<'_> {
         let begun = Instant::now();
         let request = self.request(commit, image, workspace);
         self.container_made = true;
-        let started =
-            Container::start(Arc::clone(&self.host.engine), &request, self.log.clone()).await;
+        let started = Container::start(Arc::clone(&self.host.engine), &request, self.log.clone()).await;
         self.phases.create_ms = Some(elapsed_ms(begun));
         started.map_err(|error| match error {
             StartError::Start(EngineError::Refused(cause)) => self.image_unusable(&cause),
@@ -261,7 +278,8 @@ impl Build<'_> {
         let result = match ended {
             Ok(ended) => self.judge(&container, image, ended).await,
             Err(interrupt) => {
-                let grace = if interrupt.is_gentle() { self.host.config.stop_grace.0 } else { Duration::ZERO };
+                let grace =
+                    if interrupt.is_gentle() { self.host.config.stop_grace.0 } else { Duration::ZERO };
                 container.stop(grace, self.attempt.abandoned()).await;
                 Err(Cut::Interrupted(interrupt))
             }
@@ -306,17 +324,5 @@ impl Build<'_> {
             interrupt = self.attempt.interrupted(self.deadline) => Err(Cut::Interrupted(interrupt)),
             done = work => Ok(done),
         }
-    }
-
-    /// The outcome, said in the log; or why nobody wants to know it.
-    async fn conclude(&self, ended: Result<Outcome, Cut>) -> Result<Outcome, Stop> {
-        let outcome = match ended {
-            Ok(outcome) | Err(Cut::Failed(outcome)) => outcome,
-            Err(Cut::Interrupted(Interrupt::TimedOut)) => Outcome::TimedOut,
-            Err(Cut::Interrupted(Interrupt::Stop(Stop::Cancel))) => Outcome::Canceled,
-            Err(Cut::Interrupted(Interrupt::Stop(stop))) => return Err(stop),
-        };
-        self.log.say(outcome::in_words(&outcome)).await;
-        Ok(outcome)
     }
 }

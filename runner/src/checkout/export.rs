@@ -46,7 +46,11 @@ pub(super) fn clear(workspace: &Path) -> Result<(), CheckoutError> {
     let cleared = fs::read_dir(workspace).and_then(|entries| {
         for entry in entries {
             let path = entry?.path();
-            if path.is_dir() && !path.is_symlink() { fs::remove_dir_all(path)? } else { fs::remove_file(path)? }
+            if path.is_dir() && !path.is_symlink() {
+                fs::remove_dir_all(path)?
+            } else {
+                fs::remove_file(path)?
+            }
         }
         Ok(())
     });
@@ -126,7 +130,10 @@ fn list_files(root: &Path, below: &Path, files: &mut Vec<PathBuf>) -> io::Result
 
 fn is_temporary(path: &Path) -> bool {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
-    name.starts_with("tmp_") || name.starts_with("pack_git2_") || name.ends_with(".lock") || name.ends_with(".keep")
+    name.starts_with("tmp_")
+        || name.starts_with("pack_git2_")
+        || name.ends_with(".lock")
+        || name.ends_with(".keep")
 }
 
 /// Branches and tags as a clone has them, in one file: thousands of them cost no more than one.

@@ -12,8 +12,8 @@ use std::{
 
 use caisson_protocol::{Commit, ErrorReason, RepositoryUrl, ResolvedCommit};
 use git2::{
-    AutotagOption, Cred, CredentialType, Direction, ErrorClass, ErrorCode, FetchOptions, FetchPrune, ObjectType, Oid,
-    ProxyOptions, RemoteCallbacks, RemoteRedirect, Repository, RepositoryInitOptions,
+    AutotagOption, Cred, CredentialType, Direction, ErrorClass, ErrorCode, FetchOptions, FetchPrune,
+    ObjectType, Oid, ProxyOptions, RemoteCallbacks, RemoteRedirect, Repository, RepositoryInitOptions,
 };
 use rustix::fs::{FlockOperation, flock};
 use sha2::{Digest, Sha256};
@@ -111,14 +111,14 @@ impl Trouble {
     }
 }
 
-fn fetched(
-    path: &Path,
-    request: &Request,
-    teller: &Teller,
-) -> Result<(Repository, ResolvedCommit), Trouble> {
+fn fetched(path: &Path, request: &Request, teller: &Teller) -> Result<(Repository, ResolvedCommit), Trouble> {
     let repository = open_or_make(path, &request.repository)?;
     fetch(&repository, request, &REFSPECS, teller).map_err(|error| match error.class() {
-        ErrorClass::Odb | ErrorClass::Object | ErrorClass::Zlib | ErrorClass::Config | ErrorClass::Repository
+        ErrorClass::Odb
+        | ErrorClass::Object
+        | ErrorClass::Zlib
+        | ErrorClass::Config
+        | ErrorClass::Repository
             if repository.head().is_ok() =>
         {
             Trouble::Damaged(error)
@@ -196,7 +196,8 @@ fn proxy() -> ProxyOptions<'static> {
 fn callbacks<'a>(request: &'a Request, teller: &'a Teller) -> RemoteCallbacks<'a> {
     let mut callbacks = RemoteCallbacks::new();
     callbacks.transfer_progress(|progress| {
-        let event = if progress.received_objects() < progress.total_objects() || progress.total_deltas() == 0 {
+        let event = if progress.received_objects() < progress.total_objects() || progress.total_deltas() == 0
+        {
             Event::Receiving {
                 objects: progress.received_objects(),
                 total: progress.total_objects(),
@@ -213,7 +214,11 @@ fn callbacks<'a>(request: &'a Request, teller: &'a Teller) -> RemoteCallbacks<'a
         tries += 1;
         let user = user.unwrap_or("git");
         if tries > CREDENTIALS_TRIES_MAX {
-            return Err(git2::Error::new(ErrorCode::Auth, ErrorClass::Ssh, "no credentials that the server takes"));
+            return Err(git2::Error::new(
+                ErrorCode::Auth,
+                ErrorClass::Ssh,
+                "no credentials that the server takes",
+            ));
         }
         match &request.ssh_key_file {
             _ if allowed.contains(CredentialType::USERNAME) => Cred::username(user),

@@ -24,7 +24,9 @@ impl Progress {
                 self.waiting = true;
                 vec!["Waiting for another checkout of this repository".into()]
             }
-            Event::Receiving { objects, total, bytes } if *total > 0 && objects == total && !self.received => {
+            Event::Receiving { objects, total, bytes }
+                if *total > 0 && objects == total && !self.received =>
+            {
                 self.received = true;
                 vec![format!("Received {total} objects, {}", size(*bytes))]
             }
@@ -34,7 +36,9 @@ impl Progress {
             Event::Resolving { deltas, total } => {
                 self.now_and_then(|| format!("Resolved {deltas} of {total} deltas"))
             }
-            Event::Writing { files, total } => self.now_and_then(|| format!("Wrote {files} of {total} files")),
+            Event::Writing { files, total } => {
+                self.now_and_then(|| format!("Wrote {files} of {total} files"))
+            }
             _ => Vec::new(),
         }
     }

@@ -69,7 +69,11 @@ fn say_what_is_true(builds: &Builds) {
     for attempt in builds.held() {
         attempt.begin_delivery();
         if let Stage::Running { resolved_commit, image_digest } = attempt.stage() {
-            builds.outbox().say(RunnerMessage::Started { attempt: attempt.id(), resolved_commit, image_digest });
+            builds.outbox().say(RunnerMessage::Started {
+                attempt: attempt.id(),
+                resolved_commit,
+                image_digest,
+            });
         }
     }
 }

@@ -15,15 +15,16 @@ use bollard::{
     API_DEFAULT_VERSION, Docker,
     models::NetworkCreateRequest,
     query_parameters::{
-        ListContainersOptions, ListNetworksOptions, ListVolumesOptions, RemoveContainerOptions, RemoveVolumeOptions,
+        ListContainersOptions, ListNetworksOptions, ListVolumesOptions, RemoveContainerOptions,
+        RemoveVolumeOptions,
     },
 };
 use caisson_protocol::ImageRef;
 use tokio::{sync::Mutex, time::timeout};
 
 use super::{
-    ContainerId, ContainerRequest, Engine, EngineError, EngineInfo, Exit, Image, ImageError, Output, Owned, OwnedKind,
-    Signal,
+    ContainerId, ContainerRequest, Engine, EngineError, EngineInfo, Exit, Image, ImageError, Output, Owned,
+    OwnedKind, Signal,
 };
 use crate::config::{Network, PullPolicy, RunnerName};
 
@@ -51,7 +52,9 @@ pub struct DockerEngine {
 
 /// An address that is no engine's.
 #[derive(Debug, thiserror::Error)]
-#[error("engine.host is {0:?}: expected unix:// and the path of the engine's socket (remote engines are not supported)")]
+#[error(
+    "engine.host is {0:?}: expected unix:// and the path of the engine's socket (remote engines are not supported)"
+)]
 pub struct HostError(String);
 
 impl DockerEngine {
@@ -202,8 +205,10 @@ impl Engine for DockerEngine {
     }
 
     async fn list_owned(&self, runner: &RunnerName) -> Result<Vec<Owned>, EngineError> {
-        let filters = || Some(HashMap::from([("label".to_owned(), vec![format!("{}={runner}", label::RUNNER)])]));
-        let options = ListContainersOptions { all: true, filters: filters(), ..ListContainersOptions::default() };
+        let filters =
+            || Some(HashMap::from([("label".to_owned(), vec![format!("{}={runner}", label::RUNNER)])]));
+        let options =
+            ListContainersOptions { all: true, filters: filters(), ..ListContainersOptions::default() };
         let containers = self.call("list containers", self.docker.list_containers(Some(options))).await?;
         let options = ListVolumesOptions { filters: filters() };
         let volumes = self.call("list volumes", self.docker.list_volumes(Some(options))).await?;

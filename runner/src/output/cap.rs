@@ -78,17 +78,20 @@ impl HeadAndTail {
             }
             _ => self.tail.push_back(piece),
         }
-        while self.tail_bytes > self.tail_bytes_max || self.tail.len() > TAIL_PIECES_MAX {
-            let Some(first) = self.tail.front_mut() else { return };
+        while self.is_too_long() {
+            let Some(first) = self.tail.front() else { return };
             let excess = self.tail_bytes.saturating_sub(self.tail_bytes_max);
             let whole = first.bytes.len();
-            let dropped = if self.tail.len() > TAIL_PIECES_MAX {
-                whole
-            } else {
-                usize::try_from(excess).unwrap_or(whole).min(whole)
-            };
-            self.drop_from_front(dropped);
+            let too_many = self.tail.len() > TAIL_PIECES_MAX;
+            let part = usize::try_from(excess).unwrap_or(whole).min(whole);
+            self.drop_from_front(if too_many { whole } else { part });
         }
+    }
+
+    /// As long as nothing is missing, the marker's place is free.
+    fn is_too_long(&self) -> bool {
+        let marker = if self.missing_bytes == 0 { MARKER_BYTES_MAX } else { 0 };
+        self.tail_bytes > self.tail_bytes_max + marker || self.tail.len() > TAIL_PIECES_MAX
     }
 
     fn drop_from_front(&mut self, bytes: usize) {
@@ -106,7 +109,9 @@ impl HeadAndTail {
 /// The line that stands where bytes are missing.
 pub(super) fn marker(missing_bytes: u64, at_line_start: bool) -> String {
     let begin = if at_line_start { "" } else { "\n" };
-    format!("{begin}[{missing_bytes} bytes are missing here: the log reached its limit, and its end follows]\n")
+    format!(
+        "{begin}[{missing_bytes} bytes are missing here: the log reached its limit, and its end follows]\n"
+    )
 }
 
 #[cfg(test)]
@@ -131,7 +136,7 @@ mod tests {
 
     #[test]
     fn a_log_within_its_limit_is_whole() {
-        let all: Vec<u8> = (0..=255).cycle().take(900).collect();
+        let all: Vec<u8> = (0..=255).cycle().take(1024).collect();
         let (head, missing, tail) = run(1024, all.chunks(7).map(<[u8]>::to_vec));
         assert_eq!(missing, 0);
         assert_eq!([head, tail].concat(), all);

@@ -1,1 +1,12 @@
+//! The runner as its users see it: real processes, a real Docker engine, real git servers, and a coordinator of the
+//! tests' own that speaks the channel.
+//!
+//! Every test has its own runner, coordinator, folders and labels, so all of them run side by side.
 
+mod checkout;
+mod connection;
+mod endings;
+mod engine;
+mod output;
+mod restart;
+mod world;

@@ -38,9 +38,8 @@ pub(super) fn body(request: &ContainerRequest) -> ContainerCreateBody {
     ];
     ContainerCreateBody {
         image: Some(request.image.clone()),
-        // The image's own entrypoint might be anything; an empty one leaves the command as it stands.
-        entrypoint: Some(Vec::new()),
-        cmd: Some(vec!["sh".into(), "-ec".into(), request.command.clone()]),
+        entrypoint: Some(vec!["sh".into(), "-ec".into()]),
+        cmd: Some(vec![request.command.clone()]),
         env: Some(request.environment.iter().map(|(name, value)| format!("{name}={value}")).collect()),
         labels: Some(labels.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()),
         user: Some("0:0".into()),
@@ -58,7 +57,7 @@ pub(super) fn body(request: &ContainerRequest) -> ContainerCreateBody {
 fn host_config(request: &ContainerRequest) -> HostConfig {
     let Limits { memory, cpus, pids, nofile, shm } = &request.limits;
     let memory = memory.map(|size| i64::try_from(size.0).unwrap_or(i64::MAX));
-    let nofile = i64::from(nofile.get());
+    let nofile = nofile.map(|files| i64::from(files.get()));
     HostConfig {
         binds: Some(vec![format!("{}:{WORKSPACE}", request.workspace.display())]),
         network_mode: Some(match request.network {
@@ -76,11 +75,9 @@ fn host_config(request: &ContainerRequest) -> HostConfig {
         memory_swap: memory,
         nano_cpus: cpus.map(nano_cpus),
         pids_limit: Some(i64::from(pids.get())),
-        ulimits: Some(vec![ResourcesUlimits {
-            name: Some("nofile".into()),
-            soft: Some(nofile),
-            hard: Some(nofile),
-        }]),
+        ulimits: nofile.map(|files| {
+            vec![ResourcesUlimits { name: Some("nofile".into()), soft: Some(files), hard: Some(files) }]
+        }),
         shm_size: i64::try_from(shm.0).ok(),
         // The first process of a container ignores SIGTERM unless it handles it; the engine's init passes it on.
         init: Some(true),
@@ -104,7 +101,7 @@ fn nano_cpus(cpus: f64) -> i64 {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
+    use std::{collections::BTreeMap, num::NonZeroU32};
 
     use caisson_settings::ByteSize;
 
@@ -113,8 +110,7 @@ mod tests {
 
     #[test]
     fn a_container_is_made_from_exactly_this() {
-        let limits =
-            Limits { memory: Some(ByteSize::mib(512)), cpus: Some(1.5), ..Config::default().limits };
+        let limits = Limits { memory: Some(ByteSize::mib(512)), cpus: Some(1.5), ..Config::default().limits };
         let request = ContainerRequest {
             attempt: "019aac1e-7c00-7000-8000-000000000001.2".parse().unwrap(),
             runner: "r1".parse().unwrap(),

@@ -1,0 +1,203 @@
+//! Where code comes from: every kind of address and name, and what is wrong with those that lead nowhere.
+
+use caisson_protocol::{ErrorReason, Outcome, Stream};
+
+use crate::world::{Repository, World, names, servers, spec, spec_from};
+
+async fn error(world: &World, url: &str, commit: &str) -> (ErrorReason, String) {
+    let attempt = world.coordinator.assign(spec(url, commit, "true"));
+    match world.outcome(attempt).await {
+        Outcome::Errored { reason, message } => (reason, message),
+        other => panic!("{url} at {commit}: {other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn branches_tags_and_shas_are_found() {
+    let world = World::with(&["capacity=8"]).await;
+    let repository = &world.repository;
+    let first = repository.head();
+    repository.annotated_tag("v1.0");
+    let second = repository.commit(&[("second.txt", "2\n")]);
+    repository.branch("feature/x");
+    // A branch and a tag of one name: the branch is meant.
+    repository.annotated_tag("both");
+    let third = repository.commit(&[("third.txt", "3\n")]);
+    repository.branch("both");
+
+    for (name, sha) in [
+        ("main", &third),
+        ("HEAD", &third),
+        ("feature/x", &second),
+        ("v1.0", &first),
+        ("both", &third),
+        (first.as_str(), &first),
+        (&second[..8], &second),
+    ] {
+        let attempt = world.coordinator.assign(spec(&repository.url(), name, "true"));
+        let report = world.coordinator.finished(attempt).await;
+        assert_eq!(report.outcome, Outcome::Succeeded, "{name}");
+        assert_eq!(report.resolved_commit.unwrap().as_str(), sha, "{name}");
+    }
+    world.ends_clean().await;
+}
+
+#[tokio::test]
+async fn a_commit_that_no_branch_reaches_is_fetched_by_its_sha() {
+    let world = World::new().await;
+    let sha = world.repository.commit_unreachable(&[("lost.txt", "lost\n")]);
+    let attempt = world.coordinator.assign(spec(&world.repository.url(), &sha, "cat lost.txt"));
+    assert_eq!(world.outcome(attempt).await, Outcome::Succeeded);
+    world.ends_clean().await;
+}
+
+#[tokio::test]
+async fn repositories_come_over_http_and_over_gits_own_protocol() {
+    let world = World::with(&["capacity=2"]).await;
+    let root = world.repository.path.parent().unwrap();
+    let http = servers::git_over_http(root).await;
+    let (_daemon, port) = servers::git_daemon(root).await;
+    let over_http =
+        world.coordinator.assign(spec(&format!("http://{http}/repository"), "main", "cat file.txt"));
+    let over_git =
+        world.coordinator.assign(spec(&format!("git://127.0.0.1:{port}/repository"), "main", "cat file.txt"));
+    for attempt in [over_http, over_git] {
+        let outcome = world.outcome(attempt).await;
+        assert_eq!(outcome, Outcome::Succeeded, "{}", world.coordinator.log_text(attempt, Stream::Caisson));
+        assert_eq!(world.coordinator.log_text(attempt, Stream::Stdout), "hello\n");
+    }
+
+    let (reason, message) = error(&world, &format!("http://{http}/nosuch"), "main").await;
+    assert_eq!(reason, ErrorReason::RepositoryNotFound, "{message}");
+    let (reason, message) = error(&world, &format!("git://127.0.0.1:{port}/nosuch"), "main").await;
+    assert_eq!(reason, ErrorReason::RepositoryNotFound, "{message}");
+    let sha = "0123456789012345678901234567890123456789";
+    let (reason, message) = error(&world, &format!("http://{http}/repository"), sha).await;
+    assert_eq!(reason, ErrorReason::CommitNotFound, "{message}");
+    world.ends_clean().await;
+}
+
+#[tokio::test]
+async fn a_repository_that_is_not_there_is_told_from_a_server_that_is_not() {
+    let world = World::with(&["git.stall=1s", "capacity=4"]).await;
+    let silent = servers::silent().await;
+    let (reason, message) = error(&world, "file:///nowhere/at/all", "main").await;
+    assert_eq!(reason, ErrorReason::RepositoryNotFound, "{message}");
+    let (reason, message) = error(&world, "http://127.0.0.1:1/app.git", "main").await;
+    assert_eq!(reason, ErrorReason::CloneFailed, "{message}");
+    let (reason, message) = error(&world, "http://no-such-host.invalid/app.git", "main").await;
+    assert_eq!(reason, ErrorReason::CloneFailed, "{message}");
+    assert!(message.contains("no-such-host.invalid"), "{message}");
+    for scheme in ["http", "https", "git", "ssh"] {
+        let (reason, message) = error(&world, &format!("{scheme}://{silent}/app.git"), "main").await;
+        assert_eq!(reason, ErrorReason::CloneFailed, "{scheme}: {message}");
+    }
+    world.ends_clean().await;
+}
+
+#[tokio::test]
+async fn the_checkout_is_a_repository_that_works_inside_the_container() {
+    let world = World::new().await;
+    world.repository.annotated_tag("v1.0");
+    world.repository.commit(&[("second.txt", "2\n")]);
+    // git itself is not in the test image, so what it would read is looked at from outside.
+    let attempt = world.submit("echo ready; while [ ! -e go ]; do sleep 0.05; done");
+    world.coordinator.prints(attempt, "ready").await;
+    let workspace = world.runner.work_dir().join("tmp").join(attempt.build.to_string());
+    let git = |arguments: &[&str]| {
+        let output =
+            std::process::Command::new("git").arg("-C").arg(&workspace).args(arguments).output().unwrap();
+        assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8_lossy(&output.stdout).trim().to_owned()
+    };
+    assert!(git(&["describe"]).starts_with("v1.0-1-g"));
+    assert_eq!(git(&["log", "--oneline"]).lines().count(), 2);
+    assert_eq!(git(&["status", "--porcelain"]), "");
+    assert_eq!(git(&["remote", "get-url", "origin"]), world.repository.url());
+    assert_eq!(git(&["rev-parse", "origin/main"]), world.repository.head());
+    git(&["fsck"]);
+    assert!(!workspace.join(".git/objects/info/alternates").exists());
+    std::fs::write(workspace.join("go"), "").unwrap();
+    assert_eq!(world.outcome(attempt).await, Outcome::Succeeded);
+    world.ends_clean().await;
+}
+
+#[tokio::test]
+async fn a_command_cant_change_what_the_next_build_gets() {
+    let world = World::new().await;
+    let spoils =
+        world.submit("find .git/objects -type f -exec sh -c 'chmod u+w $0; echo spoilt > $0' {} \\;");
+    assert_eq!(world.outcome(spoils).await, Outcome::Succeeded);
+    let next = world.submit("cat file.txt");
+    assert_eq!(world.outcome(next).await, Outcome::Succeeded);
+    assert_eq!(world.coordinator.log_text(next, Stream::Stdout), "hello\n");
+    world.ends_clean().await;
+}
+
+#[tokio::test]
+async fn a_known_commit_needs_no_server() {
+    let world = World::new().await;
+    let root = world.repository.path.parent().unwrap();
+    let (daemon, port) = servers::git_daemon(root).await;
+    let url = format!("git://127.0.0.1:{port}/repository");
+    let sha = world.repository.head();
+    let first = world.coordinator.assign(spec(&url, &sha, "true"));
+    assert_eq!(world.outcome(first).await, Outcome::Succeeded);
+    drop(daemon);
+    let second = world.coordinator.assign(spec(&url, &sha, "true"));
+    assert_eq!(world.outcome(second).await, Outcome::Succeeded);
+    world.ends_clean().await;
+}
+
+#[tokio::test]
+async fn a_damaged_mirror_is_made_anew() {
+    let world = World::new().await;
+    let first = world.submit("true");
+    assert_eq!(world.outcome(first).await, Outcome::Succeeded);
+    let mirrors = world.runner.work_dir().join("mirrors");
+    let mirror = names(&mirrors).into_iter().find(|name| name.ends_with(".git")).unwrap();
+    let objects = mirrors.join(mirror).join("objects");
+    for folder in names(&objects) {
+        for file in names(&objects.join(&folder)) {
+            let path = objects.join(&folder).join(file);
+            let _ = std::fs::remove_file(&path);
+            std::fs::write(path, "damaged").unwrap();
+        }
+    }
+    let by_name = world.submit("cat file.txt");
+    assert_eq!(world.outcome(by_name).await, Outcome::Succeeded);
+    assert_eq!(world.coordinator.log_text(by_name, Stream::Stdout), "hello\n");
+    world.ends_clean().await;
+}
+
+#[tokio::test]
+async fn many_builds_of_one_repository_share_its_mirror() {
+    let world = World::with(&["capacity=6"]).await;
+    let attempts: Vec<_> = (0..6).map(|_| world.submit("cat file.txt")).collect();
+    for attempt in attempts {
+        assert_eq!(world.outcome(attempt).await, Outcome::Succeeded);
+    }
+    let mirrors = names(&world.runner.work_dir().join("mirrors"));
+    assert_eq!(mirrors.iter().filter(|name| name.ends_with(".git")).count(), 1);
+    world.ends_clean().await;
+}
+
+#[tokio::test]
+async fn hooks_templates_and_the_hosts_settings_stay_out() {
+    let world = World::new().await;
+    let hooks = world.repository.path.join(".git/hooks");
+    std::fs::create_dir_all(&hooks).unwrap();
+    std::fs::write(hooks.join("post-checkout"), "#!/bin/sh\ntouch /tmp/caisson-hook-ran\n").unwrap();
+    let repository = Repository::make(
+        &world.repository.path.with_file_name("attributes"),
+        &[(".gitattributes", "* text eol=crlf filter=evil\n"), ("file.txt", "one\n")],
+    );
+    let mut value = serde_json::to_value(world.spec("ls .git/hooks; od -c file.txt")).unwrap();
+    value["repository_url"] = repository.url().into();
+    let attempt = world.coordinator.assign(spec_from(value));
+    world.outcome(attempt).await;
+    let printed = world.coordinator.log_text(attempt, Stream::Stdout);
+    assert!(!printed.contains("post-checkout") && !printed.contains("sample"), "{printed}");
+    assert!(printed.contains("o   n   e  \\n"), "{printed}");
+    world.ends_clean().await;
+}

@@ -1,0 +1,136 @@
+//! The engine: not there, going away in the middle of a build, and doing things behind the runner's back.
+
+use caisson_protocol::Outcome;
+
+use crate::world::{
+    Runner, World, docker, owned,
+    servers::{EngineProxy, Gate},
+    until,
+};
+
+#[tokio::test]
+async fn an_engine_that_is_not_there_is_named_in_one_clear_line() {
+    let home = tempfile::tempdir().unwrap();
+    let mut runner =
+        Runner::start_at(home.path(), "http://127.0.0.1:1", &["engine.host=unix:///nowhere/docker.sock"]);
+    assert_eq!(runner.exit_code().await, Some(1));
+    let log = runner.log();
+    let last = log.lines().last().unwrap();
+    assert!(last.contains("unix:///nowhere/docker.sock") && last.contains("systemctl start docker"), "{log}");
+}
+
+#[tokio::test]
+async fn a_remote_engine_is_refused_with_a_reason() {
+    let home = tempfile::tempdir().unwrap();
+    let mut runner =
+        Runner::start_at(home.path(), "http://127.0.0.1:1", &["engine.host=tcp://127.0.0.1:2375"]);
+    assert_eq!(runner.exit_code().await, Some(1));
+    assert!(runner.log().contains("expected unix://"), "{}", runner.log());
+}
+
+fn engine_failed(outcome: &Outcome) -> bool {
+    outcome.reason() == Some("engine_failed")
+}
+
+#[tokio::test]
+async fn an_engine_that_dies_is_not_the_builds_failure() {
+    let home = tempfile::tempdir().unwrap();
+    let proxy = EngineProxy::start(home.path().join("docker.sock"));
+    let world = World::with(&[&proxy.setting()]).await;
+    let attempt = world.submit("echo ready; while :; do sleep 1; done");
+    world.coordinator.prints(attempt, "ready").await;
+    proxy.set(Gate::Shut);
+    let outcome = world.outcome(attempt).await;
+    assert!(engine_failed(&outcome), "{outcome:?}");
+    world.coordinator.cleaned(attempt).await;
+    assert!(world.runner.log().contains("left to the sweep"));
+
+    // While it is away builds say so, and when it is back they run.
+    let meanwhile = world.submit("true");
+    let outcome = world.outcome(meanwhile).await;
+    assert!(engine_failed(&outcome) && outcome.message().unwrap().contains("docker.sock"), "{outcome:?}");
+    proxy.set(Gate::Open);
+    let after = world.submit("true");
+    assert_eq!(world.outcome(after).await, Outcome::Succeeded);
+    world.ends_clean().await;
+}
+
+#[tokio::test]
+async fn an_engine_that_shuts_down_and_ends_its_containers_is_not_the_builds_failure() {
+    let home = tempfile::tempdir().unwrap();
+    let proxy = EngineProxy::start(home.path().join("docker.sock"));
+    let world = World::with(&[&proxy.setting()]).await;
+    let attempt = world.submit("trap 'exit 0' TERM; echo ready; while :; do sleep 0.1; done");
+    world.coordinator.prints(attempt, "ready").await;
+    proxy.set(Gate::NothingNew);
+    docker(&["kill", "--signal", "TERM", &format!("caisson-{attempt}")]);
+    let outcome = world.outcome(attempt).await;
+    assert!(engine_failed(&outcome), "{outcome:?}");
+    proxy.set(Gate::Open);
+    world.ends_clean().await;
+}
+
+#[tokio::test]
+async fn a_container_that_someone_removes_is_not_the_builds_failure() {
+    let world = World::new().await;
+    let attempt = world.submit("echo ready; while :; do sleep 1; done");
+    world.coordinator.prints(attempt, "ready").await;
+    docker(&["rm", "-f", &format!("caisson-{attempt}")]);
+    let outcome = world.outcome(attempt).await;
+    assert!(engine_failed(&outcome) && outcome.message().unwrap().contains("removed"), "{outcome:?}");
+    world.ends_clean().await;
+}
+
+#[tokio::test]
+async fn a_paused_container_is_stopped_at_its_time_limit_all_the_same() {
+    let world = World::new().await;
+    let mut value = serde_json::to_value(world.spec("echo ready; while :; do sleep 1; done")).unwrap();
+    value["timeout_seconds"] = 3.into();
+    let attempt = world.coordinator.assign(serde_json::from_value(value).unwrap());
+    world.coordinator.prints(attempt, "ready").await;
+    docker(&["pause", &format!("caisson-{attempt}")]);
+    assert_eq!(world.outcome(attempt).await, Outcome::TimedOut);
+    world.runner.becomes_empty().await;
+    world.ends_clean().await;
+}
+
+#[tokio::test]
+async fn the_runners_network_comes_back_when_someone_removes_it_and_goes_with_the_runner() {
+    let world = World::with(&["network=bridge"]).await;
+    let first = world.submit("true");
+    assert_eq!(world.outcome(first).await, Outcome::Succeeded);
+    world.coordinator.cleaned(first).await;
+    docker(&["network", "rm", &format!("caisson-{}", world.runner.name)]);
+    let second = world.submit("true");
+    assert_eq!(world.outcome(second).await, Outcome::Succeeded);
+    assert_eq!(owned(&world.runner.name).await.iter().filter(|owned| owned.attempt.is_none()).count(), 1);
+    world.ends_clean().await;
+}
+
+#[tokio::test]
+async fn a_container_is_locked_down() {
+    let world = World::with(&["limits.memory=64MiB", "limits.pids=50", "limits.nofile=123"]).await;
+    let attempt = world.submit("echo ready; ulimit -n; while [ ! -e go ]; do sleep 0.05; done");
+    world.coordinator.prints(attempt, "123").await;
+    let container = format!("caisson-{attempt}");
+    let status = docker(&["exec", &container, "cat", "/proc/1/status"]);
+    let field =
+        |name: &str| status.lines().find_map(|line| line.strip_prefix(name)).unwrap().trim().to_owned();
+    assert_eq!(field("NoNewPrivs:"), "1");
+    assert_eq!(field("Seccomp:"), "2");
+    // CHOWN, DAC_OVERRIDE, FOWNER, FSETID, KILL, SETGID, SETUID, NET_BIND_SERVICE.
+    assert_eq!(field("CapEff:"), "00000000000004fb");
+    let inspected = docker(&[
+        "inspect",
+        "--format",
+        "{{.HostConfig.Privileged}} {{.HostConfig.PidsLimit}} {{.HostConfig.Memory}} {{.HostConfig.MemorySwap}} \
+         {{len .Mounts}} {{.HostConfig.LogConfig.Type}}",
+        &container,
+    ]);
+    assert_eq!(inspected, "false 50 67108864 67108864 1 none");
+    let workspace = world.runner.work_dir().join("tmp").join(attempt.build.to_string());
+    std::fs::write(workspace.join("go"), "").unwrap();
+    assert_eq!(world.outcome(attempt).await, Outcome::Succeeded);
+    until("nothing is left", async || owned(&world.runner.name).await.is_empty()).await;
+    world.ends_clean().await;
+}

@@ -1,0 +1,78 @@
+//! What a command prints: every byte of it, each stream in order, up to the log's limit.
+
+use caisson_protocol::{Outcome, Stream};
+
+use crate::world::World;
+
+#[tokio::test]
+async fn both_outputs_are_kept_apart_and_to_the_byte() {
+    let world = World::new().await;
+    // Every byte there is, zero and invalid UTF-8 included, and no newline at the end.
+    let octal: String = (0..=255).map(|byte| format!("\\{byte:03o}")).collect();
+    let attempt = world.submit(&format!("printf '{octal}'; printf 'to stderr' >&2; printf 'no newline'"));
+    assert_eq!(world.outcome(attempt).await, Outcome::Succeeded);
+    let mut expected: Vec<u8> = (0..=255).collect();
+    expected.extend_from_slice(b"no newline");
+    assert_eq!(world.coordinator.log(attempt, Stream::Stdout), expected);
+    assert_eq!(world.coordinator.log(attempt, Stream::Stderr), b"to stderr");
+    world.ends_clean().await;
+}
+
+#[tokio::test]
+async fn megabytes_arrive_whole_and_in_order() {
+    let world = World::new().await;
+    let attempt = world.submit("seq 1 700000; head -c 1000000 /dev/zero | tr '\\0' x >&2");
+    assert_eq!(world.outcome(attempt).await, Outcome::Succeeded);
+    let expected: String = (1..=700_000).map(|number| format!("{number}\n")).collect();
+    assert!(world.coordinator.log(attempt, Stream::Stdout) == expected.into_bytes(), "the output differs");
+    assert!(world.coordinator.log(attempt, Stream::Stderr) == vec![b'x'; 1_000_000]);
+    let ahead = world.coordinator.look(|seen| seen.logs[&attempt].ahead_max);
+    assert!(ahead <= 1024 * 1024, "{ahead} bytes were sent unacknowledged");
+    world.ends_clean().await;
+}
+
+#[tokio::test]
+async fn a_line_arrives_while_the_command_runs() {
+    let world = World::new().await;
+    let attempt = world.submit("echo first; while [ ! -e /workspace/go ]; do sleep 0.05; done; echo second");
+    world.coordinator.prints(attempt, "first").await;
+    let workspace = world.runner.work_dir().join("tmp").join(attempt.build.to_string());
+    std::fs::write(workspace.join("go"), "").unwrap();
+    assert_eq!(world.outcome(attempt).await, Outcome::Succeeded);
+    assert_eq!(world.coordinator.log_text(attempt, Stream::Stdout), "first\nsecond\n");
+    world.ends_clean().await;
+}
+
+#[tokio::test]
+async fn a_flood_keeps_its_head_and_its_tail_and_costs_no_build() {
+    let world = World::new().await;
+    let limit = 1024 * 1024;
+    let attempt = world.coordinator.assign_with(world.spec("seq 1 5000000"), limit);
+    assert_eq!(world.outcome(attempt).await, Outcome::Succeeded);
+    let report = world.coordinator.finished(attempt).await;
+    assert!(report.log_bytes <= limit && report.log_bytes > limit * 9 / 10, "{}", report.log_bytes);
+    let printed = world.coordinator.log_text(attempt, Stream::Stdout);
+    assert!(printed.starts_with("1\n2\n3\n"));
+    assert!(printed.ends_with("4999999\n5000000\n"));
+    let said = world.coordinator.log_text(attempt, Stream::Caisson);
+    assert_eq!(said.lines().filter(|line| line.contains("bytes are missing here")).count(), 1, "{said}");
+    assert!(said.ends_with("The command succeeded\n"));
+    world.ends_clean().await;
+}
+
+#[tokio::test]
+async fn the_exit_decides_though_a_process_that_is_left_holds_the_output_open() {
+    let world = World::new().await;
+    let attempt = world.submit("(setsid sleep 1000 &) ; echo done; exit 3");
+    assert_eq!(world.outcome(attempt).await, Outcome::Failed { exit_code: 3, note: None });
+    assert_eq!(world.coordinator.log_text(attempt, Stream::Stdout), "done\n");
+    world.ends_clean().await;
+}
+
+#[tokio::test]
+async fn a_command_that_closes_its_output_is_waited_for() {
+    let world = World::new().await;
+    let attempt = world.submit("echo before; exec >&- 2>&-; sleep 1; exit 4");
+    assert_eq!(world.outcome(attempt).await, Outcome::Failed { exit_code: 4, note: None });
+    world.ends_clean().await;
+}

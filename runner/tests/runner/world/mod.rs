@@ -1,0 +1,106 @@
+//! What a story needs: a coordinator, runners, repositories, and the means to look for what was left behind.
+
+pub(crate) mod coordinator;
+pub(crate) mod repository;
+pub(crate) mod runner;
+pub(crate) mod servers;
+
+use std::{path::Path, process::Command, time::Duration};
+
+use caisson_protocol::{AttemptId, BuildSpec, Outcome};
+use caisson_runner::engine::{Engine, Owned, docker::DockerEngine};
+use serde_json::json;
+use tempfile::TempDir;
+
+pub(crate) use coordinator::Coordinator;
+pub(crate) use repository::Repository;
+pub(crate) use runner::Runner;
+
+/// How long anything may take in these tests. Far beyond what is expected, so that a slow machine fails none.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+/// The image that `scripts/images` makes for tests.
+pub(crate) const IMAGE: &str = "caisson-busybox:test";
+
+/// A coordinator, one runner and one repository.
+pub(crate) struct World {
+    pub(crate) coordinator: Coordinator,
+    pub(crate) runner: Runner,
+    pub(crate) repository: Repository,
+    _home: TempDir,
+}
+
+impl World {
+    /// With a runner that has these settings beside those of every test.
+    pub(crate) async fn with(settings: &[&str]) -> Self {
+        let home = tempfile::tempdir().unwrap();
+        let coordinator = Coordinator::start().await;
+        let repository = Repository::make(&home.path().join("repository"), &[("file.txt", "hello\n")]);
+        let runner = Runner::start(&home.path().join("runner"), &coordinator, settings);
+        coordinator.wait("the runner registers", |seen| seen.registrations.len() == 1).await;
+        Self { coordinator, runner, repository, _home: home }
+    }
+
+    pub(crate) async fn new() -> Self {
+        Self::with(&[]).await
+    }
+
+    /// A build of the repository's branch `main`.
+    pub(crate) fn spec(&self, command: &str) -> BuildSpec {
+        spec(&self.repository.url(), "main", command)
+    }
+
+    pub(crate) fn submit(&self, command: &str) -> AttemptId {
+        self.coordinator.assign(self.spec(command))
+    }
+
+    pub(crate) async fn outcome(&self, attempt: AttemptId) -> Outcome {
+        self.coordinator.finished(attempt).await.outcome
+    }
+
+    /// The runner ends, and nothing of it is left on this machine.
+    pub(crate) async fn ends_clean(mut self) {
+        assert_eq!(self.runner.end().await, Some(0), "{}", self.runner.log());
+        self.runner.has_left_nothing().await;
+    }
+}
+
+/// A build with a minute to run in the test image.
+pub(crate) fn spec(url: &str, commit: &str, command: &str) -> BuildSpec {
+    spec_from(json!({
+        "repository_url": url, "commit": commit, "command": command, "image": IMAGE, "timeout_seconds": 60,
+    }))
+}
+
+pub(crate) fn spec_from(value: serde_json::Value) -> BuildSpec {
+    serde_json::from_value(value).unwrap()
+}
+
+/// What bears a runner's label.
+pub(crate) async fn owned(runner: &str) -> Vec<Owned> {
+    let engine = DockerEngine::at("unix:///var/run/docker.sock").unwrap();
+    let listed = engine.list_owned(&runner.parse().unwrap()).await;
+    listed.expect("these tests need a Docker engine and the test image: run scripts/engine && scripts/images")
+}
+
+/// Runs the docker command and gives what it prints.
+pub(crate) fn docker(arguments: &[&str]) -> String {
+    let output = Command::new("docker").args(arguments).output().expect("run scripts/engine");
+    assert!(output.status.success(), "docker {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8_lossy(&output.stdout).trim().to_owned()
+}
+
+/// Looks again and again until something is so.
+pub(crate) async fn until(what: &str, mut so: impl AsyncFnMut() -> bool) {
+    let found = tokio::time::timeout(PATIENCE, async {
+        while !so().await {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    });
+    assert!(found.await.is_ok(), "not within {} s: {what}", PATIENCE.as_secs());
+}
+
+/// The names in a folder.
+pub(crate) fn names(folder: &Path) -> Vec<String> {
+    let Ok(entries) = std::fs::read_dir(folder) else { return Vec::new() };
+    entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+}

@@ -1,0 +1,71 @@
+//! Repositories on disk, made with git2.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use git2::{Oid, Signature};
+
+/// A repository with one branch, `main`.
+pub(crate) struct Repository {
+    pub(crate) path: PathBuf,
+    git: git2::Repository,
+}
+
+impl Repository {
+    pub(crate) fn make(path: &Path, files: &[(&str, &str)]) -> Self {
+        let mut options = git2::RepositoryInitOptions::new();
+        options.initial_head("main").external_template(false);
+        let git = git2::Repository::init_opts(path, &options).unwrap();
+        let repository = Self { path: path.to_owned(), git };
+        repository.commit(files);
+        repository
+    }
+
+    pub(crate) fn url(&self) -> String {
+        format!("file://{}", self.path.display())
+    }
+
+    /// Adds a commit to `main`, and gives its SHA.
+    pub(crate) fn commit(&self, files: &[(&str, &str)]) -> String {
+        let parent = self.git.head().ok().map(|head| head.peel_to_commit().unwrap());
+        self.commit_onto(parent.as_ref().map(git2::Commit::id), Some("HEAD"), files)
+    }
+
+    /// Adds a commit that no branch or tag reaches.
+    pub(crate) fn commit_unreachable(&self, files: &[(&str, &str)]) -> String {
+        self.commit_onto(None, None, files)
+    }
+
+    fn commit_onto(&self, parent: Option<Oid>, reference: Option<&str>, files: &[(&str, &str)]) -> String {
+        let mut index = self.git.index().unwrap();
+        for (name, content) in files {
+            let file = self.path.join(name);
+            fs::create_dir_all(file.parent().unwrap()).unwrap();
+            fs::write(file, content).unwrap();
+            index.add_path(Path::new(name)).unwrap();
+        }
+        index.write().unwrap();
+        let tree = self.git.find_tree(index.write_tree().unwrap()).unwrap();
+        let author = Signature::now("A User", "user@example.org").unwrap();
+        let parent = parent.map(|parent| self.git.find_commit(parent).unwrap());
+        let parents: Vec<_> = parent.iter().collect();
+        self.git.commit(reference, &author, &author, "A change", &tree, &parents).unwrap().to_string()
+    }
+
+    pub(crate) fn head(&self) -> String {
+        self.git.head().unwrap().target().unwrap().to_string()
+    }
+
+    pub(crate) fn branch(&self, name: &str) {
+        let head = self.git.head().unwrap().peel_to_commit().unwrap();
+        self.git.branch(name, &head, true).unwrap();
+    }
+
+    pub(crate) fn annotated_tag(&self, name: &str) {
+        let head = self.git.head().unwrap().peel(git2::ObjectType::Commit).unwrap();
+        let tagger = Signature::now("A User", "user@example.org").unwrap();
+        self.git.tag(name, &head, &tagger, "A release", false).unwrap();
+    }
+}

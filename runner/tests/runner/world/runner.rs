@@ -1,0 +1,151 @@
+//! A real runner in a process of its own.
+
+use std::{
+    fs::{self, File},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    time::Duration,
+};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use super::{Coordinator, coordinator::TOKEN, docker, names, owned, until};
+
+/// A runner's process, its folder and its name.
+pub(crate) struct Runner {
+    pub(crate) name: String,
+    home: PathBuf,
+    arguments: Vec<String>,
+    process: Child,
+}
+
+impl Runner {
+    /// Starts a runner with settings that suit tests, and these on top.
+    pub(crate) fn start(home: &Path, coordinator: &Coordinator, settings: &[&str]) -> Self {
+        Self::start_at(home, &coordinator.url(), settings)
+    }
+
+    pub(crate) fn start_at(home: &Path, url: &str, settings: &[&str]) -> Self {
+        let name = format!("test-{}", uuid::Uuid::new_v4().simple());
+        fs::create_dir_all(home).unwrap();
+        fs::write(home.join("token"), TOKEN).unwrap();
+        let mut arguments = vec![
+            "--coordinator-url".into(),
+            url.into(),
+            "--name".into(),
+            name.clone(),
+            "--token-file".into(),
+            home.join("token").to_str().unwrap().into(),
+            "--work-dir".into(),
+            home.join("work").to_str().unwrap().into(),
+        ];
+        let ours = ["git.allow_file_urls=true", "network=none", "connect.delay=100ms", "stop_grace=500ms"];
+        for setting in ours.iter().chain(settings) {
+            arguments.extend(["--set".into(), (*setting).to_owned()]);
+        }
+        let process = spawn(home, &arguments);
+        Self { name, home: home.to_owned(), arguments, process }
+    }
+
+    /// Starts it again with the same settings, after its process has ended.
+    pub(crate) fn restart(&mut self) {
+        self.process.wait().unwrap();
+        self.process = spawn(&self.home, &self.arguments);
+    }
+
+    /// A second process with the same settings.
+    pub(crate) fn twin(&self) -> Child {
+        spawn(&self.home.join(".."), &self.arguments)
+    }
+
+    pub(crate) fn kill(&self) {
+        self.send(Signal::KILL);
+    }
+
+    pub(crate) fn terminate(&self) {
+        self.send(Signal::TERM);
+    }
+
+    fn send(&self, signal: Signal) {
+        let pid = Pid::from_raw(i32::try_from(self.process.id()).unwrap()).unwrap();
+        let _ = kill_process(pid, signal);
+    }
+
+    /// Asks it to drain and then to leave, and gives its exit code.
+    pub(crate) async fn end(&mut self) -> Option<i32> {
+        self.terminate();
+        self.terminate();
+        self.exit_code().await
+    }
+
+    /// Waits until its process has ended.
+    pub(crate) async fn exit_code(&mut self) -> Option<i32> {
+        let process = &mut self.process;
+        until("the runner ends", async || process.try_wait().unwrap().is_some()).await;
+        self.process.wait().unwrap().code()
+    }
+
+    pub(crate) fn is_running(&mut self) -> bool {
+        self.process.try_wait().unwrap().is_none()
+    }
+
+    /// What it wrote on its standard error.
+    pub(crate) fn log(&self) -> String {
+        fs::read_to_string(self.home.join("stderr")).unwrap()
+    }
+
+    pub(crate) fn work_dir(&self) -> PathBuf {
+        self.home.join("work")
+    }
+
+    pub(crate) async fn has_left_nothing(&self) {
+        assert_eq!(owned(&self.name).await, []);
+        for folder in ["tmp", "spool"] {
+            assert_eq!(names(&self.work_dir().join(folder)), [""; 0], "left in {folder}\n{}", self.log());
+        }
+    }
+
+    /// As `has_left_nothing`, of a runner that goes on: its network may be there.
+    pub(crate) async fn becomes_empty(&self) {
+        until("nothing of the builds is left", async || {
+            owned(&self.name).await.iter().all(|owned| owned.attempt.is_none())
+                && ["tmp", "spool"].iter().all(|folder| names(&self.work_dir().join(folder)).is_empty())
+        })
+        .await;
+    }
+}
+
+impl Drop for Runner {
+    fn drop(&mut self) {
+        if !self.is_running() {
+            return;
+        }
+        if std::thread::panicking() {
+            eprintln!("--- {}\n{}", self.name, self.log());
+        }
+        self.terminate();
+        std::thread::sleep(Duration::from_millis(50));
+        self.terminate();
+        std::thread::sleep(Duration::from_secs(1));
+        self.kill();
+        let _ = self.process.wait();
+        let label = format!("label=caisson.runner={}", self.name);
+        for container in docker(&["ps", "-aq", "--filter", &label]).lines() {
+            docker(&["rm", "-f", container]);
+        }
+        for network in docker(&["network", "ls", "-q", "--filter", &label]).lines() {
+            docker(&["network", "rm", network]);
+        }
+    }
+}
+
+fn spawn(home: &Path, arguments: &[String]) -> Child {
+    let log = File::options().create(true).append(true).open(home.join("stderr")).unwrap();
+    Command::new(env!("CARGO_BIN_EXE_caisson-runner"))
+        .args(arguments)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(log)
+        .spawn()
+        .unwrap()
+}

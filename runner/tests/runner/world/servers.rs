@@ -1,0 +1,179 @@
+//! Servers that runners fetch from: git over http and over its own protocol, an image registry, and ones that fail.
+
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::Stdio,
+};
+
+use axum::{
+    Json, Router,
+    body::Bytes,
+    extract::{Request, State},
+    http::{HeaderMap, StatusCode},
+    response::{IntoResponse, Response},
+};
+use serde_json::json;
+use tokio::{
+    io::AsyncWriteExt,
+    net::{TcpListener, UnixListener, UnixStream},
+    process::{Child, Command},
+    sync::watch,
+};
+
+/// Serves every repository under a folder over http, by git's own backend.
+pub(crate) async fn git_over_http(root: &Path) -> SocketAddr {
+    let routes = Router::new().fallback(http_backend).with_state(root.to_owned());
+    serve(routes).await
+}
+
+/// Serves every repository under a folder over `git://`. Ends when it is dropped.
+pub(crate) async fn git_daemon(root: &Path) -> (Child, u16) {
+    // The daemon can't be told to choose a port, so one that was free a moment ago is taken.
+    let port = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
+    let daemon = Command::new("/usr/lib/git-core/git-daemon")
+        .args(["--export-all", "--listen=127.0.0.1", &format!("--port={port}")])
+        .arg(format!("--base-path={}", root.display()))
+        .arg(root)
+        .env("GIT_CONFIG_COUNT", "1")
+        .env("GIT_CONFIG_KEY_0", "safe.directory")
+        .env("GIT_CONFIG_VALUE_0", "*")
+        .stderr(Stdio::null())
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap();
+    super::until("git-daemon listens", async || {
+        tokio::net::TcpStream::connect(("127.0.0.1", port)).await.is_ok()
+    })
+    .await;
+    (daemon, port)
+}
+
+/// Takes connections and never says anything.
+pub(crate) async fn silent() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        let mut held = Vec::new();
+        loop {
+            held.push(listener.accept().await.unwrap());
+        }
+    });
+    address
+}
+
+/// An image registry that knows no image, gives none of those under `private/`, and breaks on those under `broken/`.
+pub(crate) async fn registry() -> SocketAddr {
+    let routes = Router::new().fallback(async |request: Request| {
+        let path = request.uri().path();
+        let refusal = |code: &str| Json(json!({"errors": [{"code": code, "message": code}]}));
+        if path == "/v2/" {
+            StatusCode::OK.into_response()
+        } else if path.starts_with("/v2/private/") {
+            (StatusCode::FORBIDDEN, refusal("DENIED")).into_response()
+        } else if path.starts_with("/v2/broken/") {
+            StatusCode::INTERNAL_SERVER_ERROR.into_response()
+        } else {
+            (StatusCode::NOT_FOUND, refusal("MANIFEST_UNKNOWN")).into_response()
+        }
+    });
+    serve(routes).await
+}
+
+/// The engine's socket behind one of our own that can be shut.
+pub(crate) struct EngineProxy {
+    pub(crate) path: PathBuf,
+    open: watch::Sender<Gate>,
+}
+
+/// What gets through to the engine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Gate {
+    /// Everything.
+    Open,
+    /// What is there goes on; nothing new, as when the engine begins to shut down.
+    NothingNew,
+    /// Nothing, as when it was killed.
+    Shut,
+}
+
+impl EngineProxy {
+    pub(crate) fn start(path: PathBuf) -> Self {
+        let (open, gate) = watch::channel(Gate::Open);
+        let proxy = Self { path, open };
+        let listener = UnixListener::bind(&proxy.path).unwrap();
+        tokio::spawn(async move {
+            loop {
+                let (client, _) = listener.accept().await.unwrap();
+                if *gate.borrow() == Gate::Open {
+                    tokio::spawn(pass(client, gate.clone()));
+                }
+            }
+        });
+        proxy
+    }
+
+    pub(crate) fn set(&self, gate: Gate) {
+        self.open.send_replace(gate);
+    }
+
+    pub(crate) fn setting(&self) -> String {
+        format!("engine.host=unix://{}", self.path.display())
+    }
+}
+
+async fn pass(mut client: UnixStream, mut gate: watch::Receiver<Gate>) {
+    let mut engine = UnixStream::connect("/var/run/docker.sock").await.expect("run scripts/engine");
+    tokio::select! {
+        _ = tokio::io::copy_bidirectional(&mut client, &mut engine) => {}
+        _ = gate.wait_for(|gate| *gate == Gate::Shut) => {}
+    }
+}
+
+async fn serve(routes: Router) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move { axum::serve(listener, routes).await.unwrap() });
+    address
+}
+
+/// One request as a CGI program wants it.
+async fn http_backend(State(root): State<PathBuf>, request: Request) -> Response {
+    let (parts, body) = request.into_parts();
+    let body: Bytes = axum::body::to_bytes(body, 1 << 30).await.unwrap();
+    let header = |name: &str| parts.headers.get(name).map(|value| value.to_str().unwrap().to_owned());
+    let mut backend = Command::new("/usr/lib/git-core/git-http-backend")
+        .env("GIT_PROJECT_ROOT", &root)
+        .env("GIT_HTTP_EXPORT_ALL", "1")
+        .env("REQUEST_METHOD", parts.method.as_str())
+        .env("PATH_INFO", parts.uri.path())
+        .env("QUERY_STRING", parts.uri.query().unwrap_or_default())
+        .env("CONTENT_TYPE", header("content-type").unwrap_or_default())
+        .env("CONTENT_LENGTH", body.len().to_string())
+        .env("HTTP_CONTENT_ENCODING", header("content-encoding").unwrap_or_default())
+        .env("REMOTE_ADDR", "127.0.0.1")
+        .env("GIT_CONFIG_COUNT", "1")
+        .env("GIT_CONFIG_KEY_0", "safe.directory")
+        .env("GIT_CONFIG_VALUE_0", "*")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut input = backend.stdin.take().unwrap();
+    tokio::spawn(async move { input.write_all(&body).await });
+    let output = backend.wait_with_output().await.unwrap().stdout;
+    let end = output.windows(4).position(|window| window == b"\r\n\r\n").unwrap();
+    let mut status = StatusCode::OK;
+    let mut headers = HeaderMap::new();
+    for line in String::from_utf8_lossy(&output[..end]).lines() {
+        let (name, value) = line.split_once(": ").unwrap();
+        if name == "Status" {
+            status = value[..3].parse().unwrap();
+        } else {
+            headers
+                .insert(axum::http::HeaderName::try_from(name.to_owned()).unwrap(), value.parse().unwrap());
+        }
+    }
+    (status, headers, output[end + 4..].to_vec()).into_response()
+}

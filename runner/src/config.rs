@@ -58,8 +58,8 @@ pub struct Connect {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct EngineConfig {
-    /// `unix://` and the path of its socket.
-    pub host: String,
+    /// Where its socket is.
+    pub host: EngineHost,
 }
 
 /// How repositories are fetched.
@@ -78,18 +78,18 @@ pub struct Git {
     pub ssh_known_hosts: Option<PathBuf>,
 }
 
-/// What a build's container may use. What is not set is not limited.
+/// What a build's container may use.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Limits {
-    /// Memory, swap included.
+    /// Memory, swap included. Not limited where it is not set.
     pub memory: Option<ByteSize>,
-    /// Processors, in parts of one.
-    pub cpus: Option<f64>,
+    /// Processors, in parts of one; 0 for all there are.
+    pub cpus: f64,
     /// Processes and threads.
     pub pids: NonZeroU32,
-    /// Open files of each process. An engine can't give more than it was given itself.
-    pub nofile: Option<NonZeroU32>,
+    /// Open files of each process; 0 for what the engine gives. It can't give more than it was given itself.
+    pub nofile: u32,
     /// Shared memory under `/dev/shm`.
     pub shm: ByteSize,
 }
@@ -135,7 +135,7 @@ impl Default for Config {
             labels: Labels::default(),
             work_dir: PathBuf::from("./caisson-runner"),
             connect: Connect { attempts: 5, delay: Period::seconds(10) },
-            engine: EngineConfig { host: "unix:///var/run/docker.sock".into() },
+            engine: EngineConfig { host: EngineHost("unix:///var/run/docker.sock".into()) },
             git: Git {
                 allow_file_urls: false,
                 timeout: Period::seconds(600),
@@ -146,9 +146,9 @@ impl Default for Config {
             stop_grace: Period::seconds(10),
             limits: Limits {
                 memory: None,
-                cpus: None,
+                cpus: 0.0,
                 pids: NonZeroU32::MIN.saturating_add(4095),
-                nofile: None,
+                nofile: 0,
                 shm: ByteSize::mib(64),
             },
             network: Network::Bridge,
@@ -283,6 +283,38 @@ impl TryFrom<String> for CoordinatorUrl {
 impl From<CoordinatorUrl> for String {
     fn from(url: CoordinatorUrl) -> Self {
         url.0
+    }
+}
+
+/// The engine's address: `unix://` and the path of a socket on this host.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct EngineHost(String);
+
+impl EngineHost {
+    /// The address as text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl TryFrom<String> for EngineHost {
+    type Error = &'static str;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        match text.strip_prefix("unix://") {
+            Some(path) if path.starts_with('/') => Ok(Self(text)),
+            _ => {
+                Err("expected unix:// and the path of the engine's socket; remote engines are not supported")
+            }
+        }
+    }
+}
+
+impl From<EngineHost> for String {
+    fn from(host: EngineHost) -> Self {
+        host.0
     }
 }
 

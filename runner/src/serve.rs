@@ -12,12 +12,9 @@ use tracing::{info, warn};
 use crate::{
     builds::{Builds, Host},
     checkout::Checkout,
-    config::{Config, TokenError},
+    config::{Config, EngineHost, TokenError},
     connection::{self, ConnectionError, Identity},
-    engine::{
-        Engine, EngineError, EngineInfo,
-        docker::{DockerEngine, HostError},
-    },
+    engine::{Engine, EngineError, EngineInfo, docker::DockerEngine},
     spool::Spool,
     sweep::{self, SharedNetwork},
     workspace::Workspaces,
@@ -47,9 +44,6 @@ pub enum ServeError {
     /// There is no token.
     #[error(transparent)]
     Token(#[from] TokenError),
-    /// The engine's address is no address.
-    #[error(transparent)]
-    Host(#[from] HostError),
     /// The engine does not answer.
     #[error(transparent)]
     Engine(#[from] EngineError),
@@ -78,9 +72,8 @@ pub enum ServeError {
 /// When something it needs is missing, or the coordinator sends it away. What it had made is removed either way.
 pub async fn serve(config: Config, program: PathBuf, wish: watch::Receiver<Wish>) -> Result<(), ServeError> {
     let token = config.read_token()?;
-    let engine: Arc<dyn Engine> = Arc::new(DockerEngine::at(&config.engine.host)?);
     let work_dir = open_work_dir(&config)?;
-    let info = find_engine(&*engine).await?;
+    let (engine, info) = find_engine(&config.engine.host).await?;
     let identity = Identity { token, instance: uuid::Uuid::new_v4(), engine: info.description.clone() };
 
     let builds = prepare(config, engine, info, &work_dir, program)?;
@@ -145,18 +138,22 @@ fn open_work_dir(config: &Config) -> Result<WorkDir, ServeError> {
     }
 }
 
-async fn find_engine(engine: &dyn Engine) -> Result<EngineInfo, ServeError> {
+async fn find_engine(host: &EngineHost) -> Result<(Arc<dyn Engine>, EngineInfo), EngineError> {
     let mut tries = 1;
     loop {
-        match engine.probe().await {
-            Ok(info) => {
+        let found = match DockerEngine::at(host) {
+            Ok(engine) => engine.probe().await.map(|info| (engine, info)),
+            Err(error) => Err(error),
+        };
+        match found {
+            Ok((engine, info)) => {
                 info!("builds run on {}", info.description);
                 for warning in &info.warnings {
                     warn!("the engine: {warning}");
                 }
-                return Ok(info);
+                return Ok((Arc::new(engine), info));
             }
-            Err(error) if tries >= ENGINE_TRIES => return Err(error.into()),
+            Err(error) if tries >= ENGINE_TRIES => return Err(error),
             Err(error) => warn!("{error} (try {tries} of {ENGINE_TRIES})"),
         }
         tries += 1;

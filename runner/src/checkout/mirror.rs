@@ -112,6 +112,12 @@ impl Trouble {
 }
 
 fn fetched(path: &Path, request: &Request, teller: &Teller) -> Result<(Repository, ResolvedCommit), Trouble> {
+    if local_path(&request.repository).is_some_and(|folder| !folder.is_dir()) {
+        return Err(Trouble::Error(CheckoutError {
+            reason: ErrorReason::RepositoryNotFound,
+            message: format!("there is no repository {} on the runner", request.repository),
+        }));
+    }
     let repository = open_or_make(path, &request.repository)?;
     fetch(&repository, request, &REFSPECS, teller).map_err(|error| match error.class() {
         ErrorClass::Odb
@@ -233,14 +239,13 @@ fn callbacks<'a>(request: &'a Request, teller: &'a Teller) -> RemoteCallbacks<'a
 /// What a name means: a branch before a tag, a tag's commit, then a SHA and what abbreviates one.
 fn resolve(repository: &Repository, commit: &Commit) -> Result<Option<ResolvedCommit>, Trouble> {
     let name = commit.as_str();
+    let head = if name == "HEAD" { vec!["HEAD".to_owned()] } else { Vec::new() };
     let references = [format!("refs/heads/{name}"), format!("refs/tags/{name}")];
     let mut found = None;
-    if name == "HEAD" {
-        found = repository.head().ok().and_then(|head| head.peel(ObjectType::Commit).ok());
-    }
-    for reference in references {
-        if found.is_none() {
-            found = repository.find_reference(&reference).ok().and_then(|r| r.peel(ObjectType::Commit).ok());
+    for reference in head.into_iter().chain(references) {
+        if let Some(reference) = repository.find_reference(&reference).ok().filter(|_| found.is_none()) {
+            // What a reference names must be there, or the mirror is not whole.
+            found = Some(reference.peel(ObjectType::Commit).map_err(Trouble::Damaged)?);
         }
     }
     let digits = name.len() >= ABBREVIATION_DIGITS_MIN && name.bytes().all(|b| b.is_ascii_hexdigit());
@@ -256,10 +261,7 @@ fn resolve(repository: &Repository, commit: &Commit) -> Result<Option<ResolvedCo
             Err(_) => None,
         };
     }
-    let Some(found) = found else { return Ok(None) };
-    // What a reference names must be there, or the mirror is not whole.
-    repository.find_commit(found.id()).map_err(Trouble::Damaged)?;
-    Ok(found.id().to_string().parse().ok())
+    Ok(found.and_then(|commit| commit.id().to_string().parse().ok()))
 }
 
 /// The folder that a `file` URL names.

@@ -26,7 +26,7 @@ use super::{
     ContainerId, ContainerRequest, Engine, EngineError, EngineInfo, Exit, Image, ImageError, Output, Owned,
     OwnedKind, Signal,
 };
-use crate::config::{Network, PullPolicy, RunnerName};
+use crate::config::{EngineHost, Network, PullPolicy, RunnerName};
 
 pub use request::network_name;
 
@@ -50,24 +50,15 @@ pub struct DockerEngine {
     network: Mutex<()>,
 }
 
-/// An address that is no engine's.
-#[derive(Debug, thiserror::Error)]
-#[error(
-    "engine.host is {0:?}: expected unix:// and the path of the engine's socket (remote engines are not supported)"
-)]
-pub struct HostError(String);
-
 impl DockerEngine {
-    /// An engine at `unix://<path>`. Nothing is asked of it yet.
+    /// The engine at an address. Nothing is asked of it yet.
     ///
     /// # Errors
-    /// When the address is of another kind.
-    pub fn at(host: &str) -> Result<Self, HostError> {
-        if host.strip_prefix("unix://").is_none_or(str::is_empty) {
-            return Err(HostError(host.to_owned()));
-        }
-        let docker = connect(host).map_err(|_| HostError(host.to_owned()))?;
-        Ok(Self { docker, host: host.to_owned(), network: Mutex::new(()) })
+    /// When there is no socket.
+    pub fn at(host: &EngineHost) -> Result<Self, EngineError> {
+        let host = host.as_str().to_owned();
+        let docker = connect(&host).map_err(|error| error::of_call(&host, error))?;
+        Ok(Self { docker, host, network: Mutex::new(()) })
     }
 
     /// Gives a call its deadline, and its errors our names.

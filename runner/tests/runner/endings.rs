@@ -142,7 +142,7 @@ async fn an_image_without_a_shell_is_the_images_fault_and_a_missing_command_is_n
     let no_shell = world.coordinator.assign(spec_from(value));
     let no_command = world.submit("no-such-command");
     let no_shell = world.outcome(no_shell).await;
-    docker(&["rmi", &image]);
+    docker(&["rmi", "--force", &image]);
     assert_eq!(reason(&no_shell), "image_unusable", "{no_shell:?}");
     assert_eq!(world.outcome(no_command).await, Outcome::Failed { exit_code: 127, note: None });
     world.ends_clean().await;

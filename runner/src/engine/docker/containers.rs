@@ -3,6 +3,7 @@
 use bollard::{
     container::LogOutput,
     errors::Error,
+    models::ContainerStateStatusEnum,
     query_parameters::{
         AttachContainerOptions, ContainerArchiveInfoOptions, CreateContainerOptions, KillContainerOptions,
         WaitContainerOptions,
@@ -79,6 +80,10 @@ pub(super) async fn inspect(engine: &DockerEngine, container: &ContainerId) -> R
         return Err(EngineError::Failed(format!(
             "container {container} runs on after it was said to have ended"
         )));
+    }
+    // Someone removes it, and so it was ended.
+    if matches!(state.status, Some(ContainerStateStatusEnum::REMOVING | ContainerStateStatusEnum::DEAD)) {
+        return Err(EngineError::NotFound(format!("container {container} is being removed")));
     }
     let unknown = || EngineError::Failed(format!("it does not know how container {container} ended"));
     Ok(Exit {

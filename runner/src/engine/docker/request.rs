@@ -57,7 +57,6 @@ pub(super) fn body(request: &ContainerRequest) -> ContainerCreateBody {
 fn host_config(request: &ContainerRequest) -> HostConfig {
     let Limits { memory, cpus, pids, nofile, shm } = &request.limits;
     let memory = memory.map(|size| i64::try_from(size.0).unwrap_or(i64::MAX));
-    let nofile = nofile.map(|files| i64::from(files.get()));
     HostConfig {
         binds: Some(vec![format!("{}:{WORKSPACE}", request.workspace.display())]),
         network_mode: Some(match request.network {
@@ -73,11 +72,9 @@ fn host_config(request: &ContainerRequest) -> HostConfig {
         // With swap on top, a limit would only be where a build begins to crawl.
         memory,
         memory_swap: memory,
-        nano_cpus: cpus.map(nano_cpus),
+        nano_cpus: nano_cpus(*cpus),
         pids_limit: Some(i64::from(pids.get())),
-        ulimits: nofile.map(|files| {
-            vec![ResourcesUlimits { name: Some("nofile".into()), soft: Some(files), hard: Some(files) }]
-        }),
+        ulimits: open_files(*nofile),
         shm_size: i64::try_from(shm.0).ok(),
         // The first process of a container ignores SIGTERM unless it handles it; the engine's init passes it on.
         init: Some(true),
@@ -95,13 +92,19 @@ fn host_config(request: &ContainerRequest) -> HostConfig {
 
 /// Whole billionths of a processor. No host has so many that the number would not fit.
 #[expect(clippy::cast_possible_truncation, reason = "a float becomes the nearest whole number in range")]
-fn nano_cpus(cpus: f64) -> i64 {
-    (cpus * 1e9).round() as i64
+fn nano_cpus(cpus: f64) -> Option<i64> {
+    let nano_cpus = (cpus * 1e9).round() as i64;
+    (nano_cpus > 0).then_some(nano_cpus)
+}
+
+fn open_files(files: u32) -> Option<Vec<ResourcesUlimits>> {
+    let limit = Some(i64::from(files));
+    (files > 0).then(|| vec![ResourcesUlimits { name: Some("nofile".into()), soft: limit, hard: limit }])
 }
 
 #[cfg(test)]
 mod tests {
-    use std::{collections::BTreeMap, num::NonZeroU32};
+    use std::collections::BTreeMap;
 
     use caisson_settings::ByteSize;
 
@@ -110,7 +113,8 @@ mod tests {
 
     #[test]
     fn a_container_is_made_from_exactly_this() {
-        let limits = Limits { memory: Some(ByteSize::mib(512)), cpus: Some(1.5), ..Config::default().limits };
+        let limits =
+            Limits { memory: Some(ByteSize::mib(512)), cpus: 1.5, nofile: 1024, ..Config::default().limits };
         let request = ContainerRequest {
             attempt: "019aac1e-7c00-7000-8000-000000000001.2".parse().unwrap(),
             runner: "r1".parse().unwrap(),

@@ -8,7 +8,10 @@ pub(crate) mod servers;
 use std::{path::Path, process::Command, time::Duration};
 
 use caisson_protocol::{AttemptId, BuildSpec, Outcome};
-use caisson_runner::engine::{Engine, Owned, docker::DockerEngine};
+use caisson_runner::{
+    config::Config,
+    engine::{Engine, Owned, docker::DockerEngine},
+};
 use serde_json::json;
 use tempfile::TempDir;
 
@@ -77,7 +80,8 @@ pub(crate) fn spec_from(value: serde_json::Value) -> BuildSpec {
 
 /// What bears a runner's label.
 pub(crate) async fn owned(runner: &str) -> Vec<Owned> {
-    let engine = DockerEngine::at("unix:///var/run/docker.sock").unwrap();
+    let engine =
+        DockerEngine::at(&Config::default().engine.host).expect("run scripts/engine && scripts/images");
     let listed = engine.list_owned(&runner.parse().unwrap()).await;
     listed.expect("these tests need a Docker engine and the test image: run scripts/engine && scripts/images")
 }

@@ -74,6 +74,10 @@ impl Runner {
     /// Asks it to drain and then to leave, and gives its exit code.
     pub(crate) async fn end(&mut self) -> Option<i32> {
         self.terminate();
+        // Two signals at once would be one.
+        let log = self.home.join("stderr");
+        let draining = || fs::read_to_string(&log).unwrap().contains("draining");
+        until("the runner drains", async || draining()).await;
         self.terminate();
         self.exit_code().await
     }
@@ -117,11 +121,11 @@ impl Runner {
 
 impl Drop for Runner {
     fn drop(&mut self) {
-        if !self.is_running() {
-            return;
-        }
         if std::thread::panicking() {
             eprintln!("--- {}\n{}", self.name, self.log());
+        }
+        if !self.is_running() {
+            return;
         }
         self.terminate();
         std::thread::sleep(Duration::from_millis(50));

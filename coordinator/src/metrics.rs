@@ -71,7 +71,11 @@ impl Metrics {
         registry.register("builds_waiting", "Builds that wait for a runner", self.waiting.clone());
         registry.register("builds_running", "Builds that a runner has", self.running.clone());
         registry.register("runners", "Runners that are connected", self.runners.clone());
-        registry.register("log_bytes", "Bytes of log taken in", self.log_bytes.clone());
+        registry.register(
+            "log_bytes",
+            "Bytes of log that came in, those that came again included",
+            self.log_bytes.clone(),
+        );
         registry.register(
             "commit_seconds",
             "How long commits to the store took",

@@ -157,6 +157,7 @@ async fn tell(app: &App, builds: &BTreeSet<caisson_protocol::BuildId>, runners: 
 #[utoipa::path(
     get,
     path = "/events",
+    operation_id = "events",
     responses((status = 101, description = "A WebSocket with a `ServerEvent` in each text frame"))
 )]
 pub(super) async fn stream(State(app): State<Arc<App>>, upgrade: WebSocketUpgrade) -> Response {

@@ -64,6 +64,7 @@ pub(super) enum LogMessage {
 #[utoipa::path(
     get,
     path = "/builds/{id}/log/stream",
+    operation_id = "follow_log",
     params(("id" = String, Path, description = "The build's id or number"), StreamQuery),
     responses(
         (status = 101, description = "A WebSocket with `LogMessage`s in text frames and log bytes in binary frames"),

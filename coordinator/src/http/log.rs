@@ -46,6 +46,7 @@ pub(super) struct LogQuery {
 #[utoipa::path(
     get,
     path = "/builds/{id}/log",
+    operation_id = "log",
     params(("id" = String, Path, description = "The build's id or number"), LogQuery),
     responses(
         (status = 200, body = String, content_type = "text/plain"),

@@ -1,0 +1,8 @@
+//! The HTTP API as a person and a program meet it.
+
+mod access;
+mod document;
+mod logs;
+mod metrics;
+mod read;
+mod submit;

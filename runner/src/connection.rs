@@ -89,13 +89,10 @@ pub async fn run(builds: &Arc<Builds>, identity: &Identity) -> Result<(), Connec
     let mut attempts = 0;
     let mut known = false;
     loop {
-        let (cause, registered) = tokio::select! {
-            () = builds.done() , if !builds.outbox().is_open() => return Ok(()),
-            ended = connect_once(builds, identity) => match ended {
-                Ok(()) => return Ok(()),
-                Err(Failure::Fatal(error)) => return Err(error),
-                Err(Failure::Lost { cause, registered }) => (cause, registered),
-            },
+        let (cause, registered) = match connect_once(builds, identity).await {
+            Ok(()) => return Ok(()),
+            Err(Failure::Fatal(error)) => return Err(error),
+            Err(Failure::Lost { cause, registered }) => (cause, registered),
         };
         builds.outbox().close();
         attempts += 1;
@@ -118,7 +115,10 @@ pub async fn run(builds: &Arc<Builds>, identity: &Identity) -> Result<(), Connec
 
 /// One connection, from dialing to its end. Ends well when the runner has drained.
 async fn connect_once(builds: &Arc<Builds>, identity: &Identity) -> Result<(), Failure> {
-    let (socket, terms) = dial::register(builds, identity).await?;
+    let (socket, terms) = tokio::select! {
+        () = builds.done() => return Ok(()),
+        registered = dial::register(builds, identity) => registered?,
+    };
     info!("registered with the coordinator at {}", builds.host().config.coordinator_url);
     match session::run(socket, terms, builds).await {
         Ended::Done => Ok(()),

@@ -47,9 +47,9 @@ pub(super) fn clear(workspace: &Path) -> Result<(), CheckoutError> {
         for entry in entries {
             let path = entry?.path();
             if path.is_dir() && !path.is_symlink() {
-                fs::remove_dir_all(path)?
+                fs::remove_dir_all(path)?;
             } else {
-                fs::remove_file(path)?
+                fs::remove_file(path)?;
             }
         }
         Ok(())

@@ -3,6 +3,8 @@
 //!
 //! Every test has its own runner, coordinator, folders and labels, so all of them run side by side.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr, reason = "a test that fails panics")]
+
 mod checkout;
 mod connection;
 mod endings;

@@ -14,6 +14,7 @@ use caisson_scheduler::{
 
 use crate::{store::Store, words::*};
 
+#[derive(Clone)]
 pub(crate) struct World {
     pub(crate) now: Moment,
     pub(crate) rules: Rules,
@@ -249,6 +250,10 @@ impl World {
 
     pub(crate) fn session(&self, name: &str) -> Option<SessionId> {
         self.processes[name].session
+    }
+
+    pub(crate) fn has_process(&self, name: &str) -> bool {
+        self.processes.contains_key(name)
     }
 
     pub(crate) fn registration(&self, name: &str) -> Registration {

@@ -25,6 +25,8 @@ pub(crate) enum Action {
     LoseUp(SessionId, usize),
     LoseDown(SessionId, usize),
     Cut(usize),
+    /// A process has waited for the answer to its registration for too long.
+    GiveUp(usize),
     Connect(usize),
     KeepAlive(usize),
     CrossingKeepAlive(usize),
@@ -85,7 +87,7 @@ impl State {
             (Life::Runs, Some(line)) => {
                 if !process.registered && line.up.is_empty() && line.down.is_empty() {
                     // Neither the registration nor its answer is on its way: it gives up on this connection.
-                    actions.push(Action::Cut(at));
+                    actions.push(Action::GiveUp(at));
                 }
                 if process.registered {
                     self.words_of(world, at, process, line, actions);
@@ -268,9 +270,10 @@ impl State {
     fn act_of_process(&mut self, world: &SmallWorld, action: Action) {
         match action {
             Action::Cut(at) => {
-                self.left.cuts -= u8::from(self.processes[at].registered && self.left.cuts > 0);
+                self.left.cuts -= 1;
                 self.hang_up_of(at);
             }
+            Action::GiveUp(at) => self.hang_up_of(at),
             Action::Connect(at) => self.connect(at),
             Action::KeepAlive(at) => self.keep_alive(world, at),
             Action::CrossingKeepAlive(at) => {
@@ -452,6 +455,10 @@ impl State {
                 let process = &mut self.processes[at];
                 process.registered = true;
                 process.held.retain(|held| !drop.contains(&held.attempt));
+                // It may have begun to drain after it had sent its registration.
+                if process.draining {
+                    self.say_up(world, at, Up::Draining);
+                }
             }
             Down::Refused => self.processes[at].life = Life::Gone,
             Down::Assign(attempt) => self.take(world, at, attempt),

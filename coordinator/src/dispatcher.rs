@@ -286,7 +286,7 @@ impl Dispatcher {
     fn answer(&mut self, input: Input, cause: &str) {
         match input {
             Input::Ask { reply, .. } => {
-                let _ = reply.send(Err(Unavailable(cause.to_owned())));
+                let _ = reply.send(Err(Unavailable::Refused(cause.to_owned())));
             }
             Input::Look(look) => look(&self.scheduler),
             Input::Connect(session, line) => self.sessions.add(session, line),
@@ -323,7 +323,7 @@ async fn try_again(store: Arc<dyn Store>) -> Result<Restored, StoreError> {
 
 fn refuse(replies: BTreeMap<RequestId, Reply>, cause: &str) {
     for reply in replies.into_values() {
-        let _ = reply.send(Err(Unavailable(cause.to_owned())));
+        let _ = reply.send(Err(Unavailable::Refused(cause.to_owned())));
     }
 }
 

@@ -171,6 +171,10 @@ impl People {
                 self.world.hold("I5: refused only when full", holds);
                 Some(Submitted::Refused)
             }
+            (503, _) if answer.body["code"] == "outcome_unknown" => {
+                self.world.count("outcome of a submission unknown");
+                (!self.world.plan.scripts[number].keyed).then_some(Submitted::Unknown)
+            }
             (503, _) => {
                 self.world.count("submission refused for now");
                 None

@@ -11,10 +11,16 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use super::{Input, SessionLine};
 
-/// The store can't take anything in right now, or the coordinator is stopping. Nothing of what was asked took place.
+/// Why there is no answer.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct Unavailable(pub String);
+pub enum Unavailable {
+    /// The store can't take anything in right now, or the coordinator is stopping. Nothing of what was asked took place.
+    #[error("{0}")]
+    Refused(String),
+    /// The coordinator ended over it. Only its next start tells whether it took place.
+    #[error("the coordinator ended before it knew")]
+    Interrupted,
+}
 
 /// A way to the dispatcher. Cheap to clone.
 #[derive(Clone)]
@@ -100,10 +106,10 @@ impl DispatcherHandle {
     ) -> Result<Answer, Unavailable> {
         let (reply, answer) = oneshot::channel();
         self.inputs.send(Input::Ask { event: Box::new(event), reply }).await.map_err(|_| stopping())?;
-        answer.await.map_err(|_| stopping())?
+        answer.await.map_err(|_| Unavailable::Interrupted)?
     }
 }
 
 fn stopping() -> Unavailable {
-    Unavailable("the coordinator is stopping".into())
+    Unavailable::Refused("the coordinator is stopping".into())
 }

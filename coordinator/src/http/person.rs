@@ -108,7 +108,7 @@ async fn accept(app: &App, submission: Submission) -> Result<Response, Problem> 
         }
         other => return Err(unexpected(other)),
     };
-    let build = present(app, &find(app, &id.to_string()).await?).await?;
+    let (_, build) = present_changed(app, id).await?;
     let location = format!("/api/v1/builds/{id}");
     Ok((status, [(header::LOCATION, location)], Json(build)).into_response())
 }
@@ -213,9 +213,9 @@ async fn cancel(State(app): State<Arc<App>>, Path(id): Path<String>) -> Result<R
         Answer::Canceling | Answer::BuildNotLive => {}
         other => return Err(unexpected(other)),
     }
-    let build = find(&app, &id).await?;
-    let status = if build.status.is_terminal() { StatusCode::OK } else { StatusCode::ACCEPTED };
-    Ok((status, Json(present(&app, &build).await?)).into_response())
+    let (status, build) = present_changed(&app, build.id).await?;
+    let status = if status.is_terminal() { StatusCode::OK } else { StatusCode::ACCEPTED };
+    Ok((status, Json(build)).into_response())
 }
 
 /// Submits a build again, as it was.
@@ -308,6 +308,15 @@ pub(super) async fn find(app: &App, name: &str) -> Result<BuildRecord, Problem> 
 async fn present(app: &App, build: &BuildRecord) -> Result<Build, Problem> {
     let mut shown = present_all(app, std::slice::from_ref(build)).await?;
     shown.pop().ok_or_else(|| Problem::missing("the build is gone"))
+}
+
+/// A build after something was done with it: that it can't be shown does not mean that nothing took place.
+async fn present_changed(app: &App, id: BuildId) -> Result<(Status, Build), Problem> {
+    let shown = async {
+        let build = find(app, &id.to_string()).await?;
+        Ok((build.status, present(app, &build).await?))
+    };
+    shown.await.map_err(|_: Problem| Problem::outcome_unknown())
 }
 
 /// Builds as they are shown: what is stored, and for those that wait what the queue says.

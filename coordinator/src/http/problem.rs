@@ -72,6 +72,13 @@ impl Problem {
         Self::new(StatusCode::NOT_FOUND, "not_found", what)
     }
 
+    /// Something that may have taken place or not, or has and can't be shown.
+    pub(super) fn outcome_unknown() -> Self {
+        let detail = "the coordinator was interrupted, and this may have taken place or not: look before you ask \
+                      again, or ask again with the same Idempotency-Key";
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "outcome_unknown", detail)
+    }
+
     /// Adds a fact.
     #[must_use]
     pub(super) fn with(mut self, name: &str, value: impl Into<Value>) -> Self {
@@ -119,6 +126,7 @@ impl IntoResponse for Problem {
 
 impl From<Unavailable> for Problem {
     fn from(cause: Unavailable) -> Self {
+        let Unavailable::Refused(cause) = cause else { return Self::outcome_unknown() };
         let detail =
             format!("nothing can be stored right now, and nothing was: {cause}. Try again in a moment");
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "store_unavailable", detail)

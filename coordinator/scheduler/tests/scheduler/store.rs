@@ -227,6 +227,9 @@ impl Store {
             let known = scheduler.current_attempt(*id);
             law(current == known, ONE_ATTEMPT, || format!("stored {current:?}, known as {known:?}"))?;
         }
+        let live = self.rows.values().filter(|row| !row.status.is_terminal()).count();
+        let known = scheduler.waiting() + scheduler.running();
+        law(live == known, LOST, || format!("{live} live builds are stored, {known} are known"))?;
         let waiting = self.rows.iter().filter(|(_, row)| row.status == Status::Queued).map(|(id, _)| *id);
         let known = scheduler.queue(usize::MAX).into_iter().map(|build| build.id);
         law(waiting.eq(known), ORDER, || format!("{:?}", scheduler.queue(usize::MAX)))

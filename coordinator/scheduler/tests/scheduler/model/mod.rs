@@ -5,6 +5,7 @@
 //! and effects is a death right after the effects, since it takes with it all that is on its way: no case of its own.
 
 mod actions;
+mod acts;
 mod facts;
 mod state;
 mod worlds;

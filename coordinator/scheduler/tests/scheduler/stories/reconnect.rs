@@ -169,3 +169,34 @@ fn two_processes_that_take_turns_under_one_name_end_no_build_but_by_the_cap() {
     }
     world.expect(a, "assigned, attempt 3 on r1");
 }
+
+#[test]
+fn a_registration_that_a_later_connection_has_overtaken_is_closed() {
+    let mut world = World::new();
+    world.runner("r1", 1);
+    let slow = world.new_session();
+    let older = registration("r1", 900, 1);
+    world.connects("r1");
+    let a = world.submit("a");
+    world.register(slow, older.clone());
+    assert_eq!(format!("{:?}", world.last_step().effects), format!("[Close {{ session: {slow:?} }}]"));
+    world.loses_connection("r1");
+    world.register(slow, older);
+    world.expect(a, "assigned, attempt 1 on r1");
+    assert_eq!(world.store.row(a).unwrap().charged(), 0);
+}
+
+#[test]
+fn a_connection_on_which_somebody_registers_again_is_closed() {
+    for name in ["r1", "r2"] {
+        let mut world = World::new();
+        world.runner("r1", 1);
+        let a = world.submit("a");
+        let session = world.session("r1").unwrap();
+        world.told("r1");
+        world.register(session, registration(name, 900, 1));
+        assert_eq!(world.told("r1"), ["closed"]);
+        assert_eq!(world.runners(), ["r1"]);
+        world.expect(a, "assigned, attempt 1 on r1");
+    }
+}

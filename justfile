@@ -24,3 +24,8 @@ check:
 # make sure that the engine has the images that builds and tests start from
 images:
     @exec scripts/images
+
+# run the coordinator in simulated worlds: `--seeds 2000`, or one again: `--seed 7 --trace`
+simulate *args:
+    @scripts/build-tools
+    @exec cargo run --quiet --package caisson-simulation --bin simulate -- "$@"

@@ -20,12 +20,12 @@ impl Dice {
             (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
         });
         let mut dice = Self(mixed);
-        dice.next();
+        dice.throw();
         dice
     }
 
     /// The next number.
-    pub fn next(&mut self) -> u64 {
+    pub fn throw(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
@@ -35,16 +35,16 @@ impl Dice {
     /// A number of the range.
     pub fn within(&mut self, range: RangeInclusive<u64>) -> u64 {
         let width = range.end().saturating_sub(*range.start()) + 1;
-        range.start() + self.next() % width
+        range.start() + self.throw() % width
     }
 
     /// True this many times in a hundred.
     pub fn percent(&mut self, percent: u64) -> bool {
-        self.next() % 100 < percent
+        self.throw() % 100 < percent
     }
 
     /// One of these.
     pub fn pick<T: Copy>(&mut self, these: &[T]) -> T {
-        these[usize::try_from(self.next() % these.len() as u64).unwrap_or(0)]
+        these[usize::try_from(self.throw() % these.len() as u64).unwrap_or(0)]
     }
 }

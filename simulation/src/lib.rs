@@ -5,6 +5,7 @@
 //! A seed is a run: it decides who is there, what is built and what goes wrong when, so a run that breaks a rule can
 //! be had again. The rules are in [`invariants`].
 
+pub mod batch;
 pub mod books;
 pub mod coordinator;
 pub mod dice;

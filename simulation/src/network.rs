@@ -4,6 +4,7 @@
 //! happen to them: they come late, are held, end in the middle of a frame, or vanish while both sides believe that
 //! the connection lives.
 
+mod mischief;
 mod pipe;
 
 use std::{
@@ -16,6 +17,7 @@ use tokio::time::{Instant, sleep};
 
 use crate::{dice::Dice, life::Life};
 
+pub use mischief::Mischief;
 use pipe::Connection;
 pub use pipe::{End, Way};
 
@@ -33,6 +35,8 @@ pub trait Door: Send + Sync {
 /// The way between a place and the coordinator.
 pub struct Link {
     door: Arc<dyn Door>,
+    /// Who stands in between, if somebody does.
+    mischief: Option<Arc<Mischief>>,
     state: Mutex<State>,
 }
 
@@ -48,11 +52,16 @@ struct State {
 
 impl Link {
     /// A link to this door on which nothing takes longer than `latency_ms`.
-    pub fn new(door: Arc<dyn Door>, dice: Dice, latency_ms: u64) -> Arc<Self> {
+    pub fn new(
+        door: Arc<dyn Door>,
+        dice: Dice,
+        latency_ms: u64,
+        mischief: Option<Arc<Mischief>>,
+    ) -> Arc<Self> {
         let now = Instant::now();
         let state =
             State { dice, latency_ms, slow_until: now, held_until: [now; 2], connections: Vec::new() };
-        Arc::new(Self { door, state: Mutex::new(state) })
+        Arc::new(Self { door, mischief, state: Mutex::new(state) })
     }
 
     /// Connects a process to the coordinator.
@@ -66,12 +75,16 @@ impl Link {
         }
         sleep(self.latency()).await;
         let listener = self.door.listener().ok_or(io::ErrorKind::ConnectionRefused)?;
-        let (near, far, connection) = pipe::connection(self, from, &listener);
+        let taker = self.mischief.as_ref().map_or(&listener, |mischief| mischief.life());
+        let (near, far, connection) = pipe::connection(self, from, taker);
         let mut state = self.state();
         state.connections.retain(|one| one.strong_count() > 0);
         state.connections.push(Arc::downgrade(&connection));
         drop(state);
-        self.door.accept(far);
+        match &self.mischief {
+            None => self.door.accept(far),
+            Some(mischief) => mischief.accept(far),
+        }
         Ok(near)
     }
 

@@ -21,7 +21,7 @@ use crate::{
     coordinator::{Coordinator, forget_builds},
     disk::Disk,
     invariants,
-    network::{Door, Link, Way},
+    network::{Door, Link, Mischief, Way},
     people::People,
     plan::{Fault, Place, TROUBLE_MS},
     runner::Station,
@@ -113,13 +113,17 @@ impl Scene {
         let door = || Arc::clone(&coordinator) as Arc<dyn Door>;
         let stations = world.plan.stations.iter();
         let links: Vec<_> = stations
-            .map(|plan| Link::new(door(), world.dice.of(&format!("link of {}", plan.name)), plan.latency_ms))
+            .map(|plan| {
+                let dice = world.dice.of(&format!("link of {}", plan.name));
+                let mischief = Mischief::begin(world, &plan.name, door());
+                Link::new(door(), dice, plan.latency_ms, mischief)
+            })
             .collect();
         let stations = links.iter().enumerate();
         let stations = stations
             .map(|(number, link)| Station::begin(Arc::clone(world), number, Arc::clone(link)))
             .collect();
-        let people_link = Link::new(door(), world.dice.of("link of people"), PEOPLE_LATENCY_MS);
+        let people_link = Link::new(door(), world.dice.of("link of people"), PEOPLE_LATENCY_MS, None);
         let people = People::begin(Arc::clone(world), Arc::clone(&people_link));
         Ok(Self { world: Arc::clone(world), disk, coordinator, stations, links, people, people_link })
     }
@@ -200,6 +204,7 @@ impl Scene {
 
     fn heal(&self) {
         self.world.note(format_args!("PEACE"));
+        self.world.make_peace();
         self.links.iter().for_each(|link| link.heal());
         self.people_link.heal();
         self.disk.heal();

@@ -171,7 +171,7 @@ impl Station {
             state.processes += 1;
             let number = state.processes;
             let mut dice = state.dice.of(&number.to_string());
-            let instance = Uuid::from_u64_pair(dice.next(), dice.next());
+            let instance = Uuid::from_u64_pair(dice.throw(), dice.throw());
             let place = &mut state.seats[seat];
             place.process = Some(Process { life: Arc::clone(&life), wish });
             (Arc::clone(&place.spool), number, dice, instance)

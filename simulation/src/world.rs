@@ -2,8 +2,11 @@
 
 use std::{
     collections::BTreeMap,
-    fmt::{Arguments, Write as _},
-    sync::{Mutex, MutexGuard, PoisonError},
+    fmt::{self, Arguments, Write as _},
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use caisson_protocol::{AttemptId, BuildId};
@@ -24,6 +27,7 @@ pub struct World {
     pub ledger: Mutex<Ledger>,
     seen: Mutex<Seen>,
     broken: Notify,
+    peace: AtomicBool,
 }
 
 /// What a run leaves behind.
@@ -47,6 +51,12 @@ pub struct Violation {
     pub at_ms: u64,
 }
 
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "after {} ms: {}: {}", self.at_ms, self.rule, self.found)
+    }
+}
+
 impl World {
     /// A world that begins with this seed. With `show`, its trace is printed.
     #[must_use]
@@ -62,12 +72,23 @@ impl World {
             began: Instant::now(),
             seen: Mutex::new(seen),
             broken: Notify::new(),
+            peace: AtomicBool::new(false),
         }
     }
 
     /// How long the run has lasted, in milliseconds.
     pub fn now_ms(&self) -> u64 {
         u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// From now on nothing goes wrong any more.
+    pub fn make_peace(&self) {
+        self.peace.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether nothing goes wrong any more.
+    pub fn is_peaceful(&self) -> bool {
+        self.peace.load(Ordering::Relaxed)
     }
 
     /// Adds a line to the trace.

@@ -119,7 +119,7 @@ impl Connection {
         let arrives = stream.pieces.back().map_or(Instant::now(), |(before, _)| *before);
         stream.pieces.push_back((arrives.max(Instant::now() + latency), bytes[..sent].to_vec()));
         stream.bytes += sent;
-        stream.reader.take().map(Waker::wake);
+        wake(&mut stream.reader);
         let cut = stream.cut_after.is_some_and(|left| left <= most);
         stream.cut_after = stream.cut_after.map(|left| left - sent);
         if cut {
@@ -128,6 +128,12 @@ impl Connection {
             self.stream(opposite(way)).end(Ending::Reset);
         }
         Some(Ok(most))
+    }
+}
+
+fn wake(waiting: &mut Option<Waker>) {
+    if let Some(waker) = waiting.take() {
+        waker.wake();
     }
 }
 
@@ -146,8 +152,8 @@ impl Stream {
         if self.ending != Some(Ending::Reset) {
             self.ending = Some(ending);
         }
-        self.reader.take().map(Waker::wake);
-        self.writer.take().map(Waker::wake);
+        wake(&mut self.reader);
+        wake(&mut self.writer);
     }
 
     /// Takes what has arrived, or tells until when to wait.
@@ -173,7 +179,7 @@ impl Stream {
             self.pieces.pop_front();
         }
         self.bytes -= taken;
-        self.writer.take().map(Waker::wake);
+        wake(&mut self.writer);
         Received::Bytes
     }
 }

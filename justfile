@@ -11,7 +11,7 @@ up:
 # build the binaries for use, into target/release/
 build:
     @scripts/build-tools
-    cargo build --release --locked
+    cargo build --release --locked -p caisson-coordinator -p caisson-runner
 
 # set up whatever is missing on this machine, and run all tests
 test:

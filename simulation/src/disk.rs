@@ -107,8 +107,12 @@ impl Disk {
 
     /// The whole log of an attempt.
     pub fn log(&self, attempt: AttemptId) -> Vec<u8> {
-        let chunks = self.logs.read(attempt, 0, LOG_BYTES_MAX).now_or_never().and_then(Result::ok);
-        chunks.unwrap_or_default().into_iter().flat_map(|chunk| chunk.bytes).collect()
+        self.log_from(attempt, 0)
+    }
+
+    fn log_from(&self, attempt: AttemptId, offset: u64) -> Vec<u8> {
+        let chunks = self.logs.read(attempt, offset, LOG_BYTES_MAX).now_or_never().and_then(Result::ok);
+        chunks.unwrap_or_default().into_iter().map(|chunk| chunk.bytes).collect::<Vec<_>>().concat()
     }
 
     async fn wait(&self) -> Result<(), StoreError> {
@@ -189,11 +193,11 @@ impl Mounted {
     /// Compares what a log is with what its attempt wrote.
     fn check_log(&self, attempt: AttemptId, end: u64) {
         let mut checked = self.checked.lock().unwrap_or_else(PoisonError::into_inner);
-        let before = checked.insert(attempt, end);
-        if before != Some(end) {
-            let log = self.disk.log(attempt);
-            let holds =
-                invariants::i8_a_log_is_what_its_attempt_wrote(&self.disk.world.ledger(), attempt, &log);
+        let before = checked.insert(attempt, end).unwrap_or(0);
+        if before != end {
+            let new = self.disk.log_from(attempt, before);
+            let ledger = self.disk.world.ledger();
+            let holds = invariants::i8_a_log_is_what_its_attempt_wrote(&ledger, attempt, before, &new);
             self.disk.world.hold("I8: a log is what its attempt wrote", holds);
         }
     }

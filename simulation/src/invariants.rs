@@ -253,15 +253,21 @@ pub fn i8_the_log_is_whole(ledger: &Ledger, attempt: AttemptId, report: &Attempt
     }
 }
 
-/// I8: a log is the beginning of what its attempt wrote: without a gap, in order, nothing twice.
-pub fn i8_a_log_is_what_its_attempt_wrote(ledger: &Ledger, attempt: AttemptId, log: &[u8]) -> Held {
-    if log.is_empty() || ledger.runs(attempt).iter().any(|run| run.log.starts_with(log)) {
+/// I8: what stands in a log from an offset on is what its attempt wrote there: without a gap, in order, nothing twice.
+pub fn i8_a_log_is_what_its_attempt_wrote(
+    ledger: &Ledger,
+    attempt: AttemptId,
+    offset: u64,
+    log: &[u8],
+) -> Held {
+    let offset = usize::try_from(offset).unwrap_or(usize::MAX);
+    let runs = ledger.runs(attempt).iter().map(|run| run.log.get(offset..).unwrap_or_default());
+    if log.is_empty() || runs.clone().any(|written| written.starts_with(log)) {
         return Ok(());
     }
-    let runs = ledger.runs(attempt).iter();
-    let same = runs.map(|run| run.log.iter().zip(log).take_while(|(a, b)| a == b).count()).max();
+    let same = runs.map(|written| written.iter().zip(log).take_while(|(a, b)| a == b).count()).max();
     Err(format!(
-        "{}: of {} bytes only the first {} are what was written",
+        "{}: of the {} bytes at {offset} only the first {} are what was written",
         short_attempt(attempt),
         log.len(),
         same.unwrap_or(0)

@@ -268,7 +268,7 @@ impl Scene {
                     AttemptEnd::Reported(report) => {
                         invariants::i8_the_log_is_whole(&ledger, attempt, report, &log)
                     }
-                    _ => invariants::i8_a_log_is_what_its_attempt_wrote(&ledger, attempt, &log),
+                    _ => invariants::i8_a_log_is_what_its_attempt_wrote(&ledger, attempt, 0, &log),
                 };
                 drop(ledger);
                 self.world.hold("I8: a log is what its attempt wrote", holds);

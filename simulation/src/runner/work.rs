@@ -1,6 +1,6 @@
 //! One build's way on a runner, as its script tells it. See `builds::run` of the real runner.
 
-use std::{sync::Arc, time::Duration};
+use std::{fmt::Write as _, sync::Arc, time::Duration};
 
 use caisson_protocol::{
     AttemptId, AttemptReport, ErrorReason, Outcome, Phases, ResolvedCommit, RunnerMessage, Stream,
@@ -208,7 +208,14 @@ fn errored(reason: ErrorReason) -> Outcome {
 
 /// What a run of an attempt writes: no two pieces are alike.
 fn output(id: AttemptId, run: usize, number: usize, bytes: usize) -> Vec<u8> {
-    let line = format!("{} {run} piece {number} ", short_attempt(id));
-    let text = (0..).flat_map(|at: usize| format!("{line}{at}\n").into_bytes());
-    text.take(bytes).collect()
+    let mut text = String::with_capacity(bytes + 64);
+    for line in 0.. {
+        if text.len() >= bytes {
+            break;
+        }
+        // Writing into a String does not fail.
+        let _ = writeln!(text, "{} {run} piece {number} line {line}", short_attempt(id));
+    }
+    text.truncate(bytes);
+    text.into_bytes()
 }

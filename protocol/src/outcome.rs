@@ -200,6 +200,8 @@ named! {
         CommitNotFound = "commit_not_found",
         /// The repository could not be fetched: its server is away, slow or broken.
         CloneFailed = "clone_failed",
+        /// The repository, or the commit, is larger than the runner allows.
+        TooLarge = "too_large",
         /// No such image.
         ImageNotFound = "image_not_found",
         /// The registry refuses to give the image.
@@ -227,6 +229,7 @@ impl ErrorReason {
             Self::RepositoryNotFound
             | Self::RepositoryDenied
             | Self::CommitNotFound
+            | Self::TooLarge
             | Self::ImageNotFound
             | Self::ImageDenied
             | Self::ImageUnusable => true,

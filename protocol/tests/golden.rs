@@ -1,6 +1,8 @@
 //! One JSON example of each message of the channel. A change of these files is a change of the protocol: a runner
 //! of the version before would not understand it.
 
+#![allow(clippy::unwrap_used, reason = "a test that fails panics")]
+
 use std::{fs, path::PathBuf};
 
 use caisson_protocol::{CoordinatorMessage, RunnerMessage};

@@ -7,8 +7,11 @@
 pub mod child;
 mod export;
 mod isolation;
+mod limits;
 mod mirror;
+mod packs;
 mod progress;
+mod shelf;
 mod wire;
 
 use std::{path::PathBuf, process::Stdio, time::Duration};
@@ -19,8 +22,10 @@ use tokio::{
     process::{Child, ChildStdout, Command},
     time::{Instant, timeout_at},
 };
+use tracing::{info, warn};
 
 use crate::{config::Git, output::LogSender};
+use limits::Limits;
 use progress::Progress;
 use wire::{Event, Request};
 
@@ -39,8 +44,9 @@ const ENVIRONMENT_PASSED_ON: [&str; 11] = [
     "no_proxy",
 ];
 
-/// How much longer than a server the child itself may be silent: it reports the server's silence first.
-const CHILD_STALL_MARGIN: Duration = Duration::from_secs(10);
+/// How much longer than a server the child itself may be silent, at most: it reports the server's silence first. A
+/// server that drips is heard of only by us, since libgit2 says nothing before it has a whole packet.
+const CHILD_STALL_MARGIN_MAX: Duration = Duration::from_secs(10);
 
 /// Gets commits into workspaces.
 #[derive(Debug, Clone)]
@@ -108,7 +114,14 @@ impl Checkout {
             commit: commit.clone(),
             workspace,
             mirrors: self.mirrors.clone(),
-            stall_ms: self.git.stall.as_millis(),
+            mirrors_bytes: self.git.mirrors_size.0,
+            limits: Limits {
+                stall_ms: self.git.stall.as_millis(),
+                memory_bytes: self.git.memory.0,
+                fetch_bytes: self.git.fetch_size.0,
+                checkout_bytes: self.git.checkout_size.0,
+                checkout_files: self.git.checkout_files,
+            },
             ssh_key_file: self.git.ssh_key_file.clone(),
         };
         let mut child = self.spawn().map_err(|error| broken(&format!("it could not be started: {error}")))?;
@@ -123,6 +136,14 @@ impl Checkout {
         Err(broken(
             &status.map_or_else(|error| error.to_string(), |status| format!("it ended with {status}")),
         ))
+    }
+
+    /// Keeps the mirrors within their size. Blocks.
+    ///
+    /// # Errors
+    /// When one can't be removed.
+    pub fn trim(&self) -> std::io::Result<usize> {
+        shelf::trim(&self.mirrors, self.git.mirrors_size.0)
     }
 
     fn spawn(&self) -> std::io::Result<Child> {
@@ -150,7 +171,7 @@ impl Checkout {
         let end = Instant::now() + self.git.timeout.0;
         let mut progress = Progress::default();
         loop {
-            let stalled = Instant::now() + self.git.stall.0 + CHILD_STALL_MARGIN;
+            let stalled = Instant::now() + self.git.stall.0 + CHILD_STALL_MARGIN_MAX.min(self.git.stall.0);
             let Ok(line) = timeout_at(end.min(stalled), events.next_line()).await else {
                 return Some(Err(self.too_slow(Instant::now() >= end)));
             };
@@ -158,6 +179,10 @@ impl Checkout {
             match event {
                 Event::Done { commit } => return Some(Ok(commit)),
                 Event::Failed { reason, message } => return Some(Err(CheckoutError { reason, message })),
+                Event::Trimmed { removed } => {
+                    info!("{removed} mirrors were removed: together they were larger than git.mirrors_size");
+                }
+                Event::Untrimmed { message } => warn!("the mirrors could not be kept in size: {message}"),
                 event => {
                     for line in progress.take(&event) {
                         log.say(line).await;
@@ -175,7 +200,10 @@ impl Checkout {
                 self.git.timeout
             )
         } else {
-            format!("the checkout stood still for {}: the server sends nothing", self.git.stall)
+            format!(
+                "the checkout stood still for {}: the server sends nothing, or next to nothing",
+                self.git.stall
+            )
         };
         CheckoutError { reason: ErrorReason::CloneFailed, message }
     }

@@ -72,6 +72,16 @@ pub struct Git {
     pub timeout: Period,
     /// How long a server may be silent.
     pub stall: Period,
+    /// How much memory a checkout may use.
+    pub memory: ByteSize,
+    /// How much a server may send for one fetch.
+    pub fetch_size: ByteSize,
+    /// What the files of a commit may come to.
+    pub checkout_size: ByteSize,
+    /// How many files a commit may have.
+    pub checkout_files: u64,
+    /// What all mirrors may take together; those used least recently go first.
+    pub mirrors_size: ByteSize,
     /// The private key for `ssh`; without one the agent at `SSH_AUTH_SOCK` is asked.
     pub ssh_key_file: Option<PathBuf>,
     /// The host keys that `ssh` trusts, in the form of OpenSSH's `known_hosts`.
@@ -140,6 +150,11 @@ impl Default for Config {
                 allow_file_urls: false,
                 timeout: Period::seconds(600),
                 stall: Period::seconds(60),
+                memory: ByteSize::mib(2 * 1024),
+                fetch_size: ByteSize::mib(4 * 1024),
+                checkout_size: ByteSize::mib(8 * 1024),
+                checkout_files: 1_000_000,
+                mirrors_size: ByteSize::mib(20 * 1024),
                 ssh_key_file: None,
                 ssh_known_hosts: None,
             },

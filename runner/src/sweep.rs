@@ -9,6 +9,7 @@ use tracing::{info, warn};
 use crate::{
     builds::{Builds, Claims},
     engine::{Engine, EngineError, Owned, OwnedKind},
+    workspace::blocking,
 };
 
 /// How often it is swept.
@@ -49,6 +50,10 @@ pub async fn once(builds: &Builds, network: SharedNetwork) {
     }
     if let Err(error) = sweep_workspaces(builds, &mut swept).await {
         swept.failures.push(error.to_string());
+    }
+    let checkout = builds.host().checkout.clone();
+    if let Err(error) = blocking(move || checkout.trim()).await {
+        swept.failures.push(format!("the mirrors: {error}"));
     }
     if swept.found_something() {
         info!("sweep: removed {swept}");

@@ -8,7 +8,9 @@ use std::{
 use caisson_protocol::{ErrorReason, ResolvedCommit};
 
 use super::{
-    CheckoutError, export, isolation, mirror,
+    CheckoutError, export, isolation,
+    limits::Watch,
+    mirror,
     wire::{Event, Request},
 };
 
@@ -25,7 +27,7 @@ pub fn run() -> io::Result<()> {
     let request: Request = serde_json::from_str(&line)?;
     end_with_parent();
 
-    let teller = Teller::default();
+    let teller = Teller::new(Watch::new(request.limits));
     let event = match checkout(&request, &teller) {
         Ok(commit) => Event::Done { commit },
         Err(CheckoutError { reason, message }) => Event::Failed { reason, message },
@@ -34,7 +36,7 @@ pub fn run() -> io::Result<()> {
 }
 
 fn checkout(request: &Request, teller: &Teller) -> Result<ResolvedCommit, CheckoutError> {
-    isolation::isolate(request.stall_ms).map_err(|error| CheckoutError {
+    isolation::isolate(&request.limits).map_err(|error| CheckoutError {
         reason: ErrorReason::RunnerFailed,
         message: format!("the checkout's process could not be limited: {error}"),
     })?;
@@ -69,12 +71,17 @@ fn tell(event: &Event) -> io::Result<()> {
 }
 
 /// Says how it gets on, not too often.
-#[derive(Default)]
 pub(super) struct Teller {
+    /// Watches what a server sends.
+    pub(super) watch: Watch,
     told: std::cell::Cell<Option<Instant>>,
 }
 
 impl Teller {
+    pub(super) fn new(watch: Watch) -> Self {
+        Self { watch, told: std::cell::Cell::default() }
+    }
+
     /// Says something at once. A parent that does not listen is gone, and so are we soon.
     pub(super) fn note(&self, event: &Event) {
         let _ = tell(event);

@@ -2,20 +2,19 @@
 //!
 //! The objects are copied, not linked: a hard link or an alternate would lead from inside the container to the mirror
 //! that later builds trust, and a command that runs as root there could change it. Copying costs about what linking
-//! does, since repositories consist of few and large files and the kernel copies them (or shares their blocks).
+//! does, since mirrors consist of few and large files and the kernel copies them (or shares their blocks).
 
-use std::{
-    fs, io,
-    path::{Path, PathBuf},
-};
+use std::{fs, path::Path};
 
 use caisson_protocol::{ErrorReason, ResolvedCommit};
-use git2::{Oid, Repository, RepositoryInitOptions, build::CheckoutBuilder};
+use git2::{ErrorClass, Oid, Repository, RepositoryInitOptions, build::CheckoutBuilder};
 
 use super::{
     CheckoutError,
     child::Teller,
-    mirror::{Mirror, disk_is_full},
+    limits::check_size,
+    mirror::{Mirror, disk_is_full, out_of_memory},
+    packs,
     wire::{Event, Request},
 };
 
@@ -27,7 +26,15 @@ pub(super) fn into_workspace(
     teller: &Teller,
 ) -> Result<(), CheckoutError> {
     let workspace = &request.workspace;
-    export(mirror, commit, request, teller).map_err(|error| {
+    let whole = check_size(&mirror.repository, commit, &request.limits);
+    whole.and_then(|()| export(mirror, commit, request, teller)).map_err(|error| {
+        let error = match error.downcast::<CheckoutError>() {
+            Ok(refused) => return *refused,
+            Err(error) => error,
+        };
+        if is_out_of_memory(&*error) {
+            return out_of_memory(request);
+        }
         if disk_is_full(workspace) {
             return CheckoutError {
                 reason: ErrorReason::DiskFull,
@@ -39,6 +46,10 @@ pub(super) fn into_workspace(
             message: format!("{commit} of {} could not be checked out: {error}", request.repository),
         }
     })
+}
+
+fn is_out_of_memory(error: &(dyn std::error::Error + 'static)) -> bool {
+    error.downcast_ref::<git2::Error>().is_some_and(|error| error.class() == ErrorClass::NoMemory)
 }
 
 /// Empties a workspace that was filled in part.
@@ -70,7 +81,7 @@ fn export(
     options.no_reinit(true).external_template(false);
     let made = Repository::init_opts(&request.workspace, &options)?;
     let mut copied = 0;
-    copy_objects(mirror.repository.path(), made.path(), &mut |total| {
+    packs::copy(mirror.repository.path(), made.path(), &mut |total| {
         copied += 1;
         teller.progress(&Event::Writing { files: copied, total });
     })?;
@@ -88,52 +99,6 @@ fn export(
     repository.set_head_detached(commit.id())?;
     repository.checkout_tree(commit.as_object(), Some(&mut checkout))?;
     Ok(())
-}
-
-/// Copies every object from one git folder, or a working copy's, to another. `each` is told of every file with the
-/// number of them all.
-pub(super) fn copy_objects(from: &Path, to: &Path, each: &mut dyn FnMut(usize)) -> io::Result<()> {
-    let nested = from.join(".git");
-    let objects = if nested.is_dir() { nested } else { from.to_owned() }.join("objects");
-    if objects.join("info/alternates").exists() {
-        return Err(io::Error::other("the repository borrows objects from another"));
-    }
-    let mut files = Vec::new();
-    list_files(&objects, Path::new(""), &mut files)?;
-    let total = files.len();
-    for file in files {
-        let target = to.join("objects").join(&file);
-        if let Some(folder) = target.parent() {
-            fs::create_dir_all(folder)?;
-        }
-        fs::copy(objects.join(&file), target)?;
-        each(total);
-    }
-    Ok(())
-}
-
-/// Objects and packs, and nothing that someone is still writing. An index comes after its pack, as readers expect.
-fn list_files(root: &Path, below: &Path, files: &mut Vec<PathBuf>) -> io::Result<()> {
-    let mut entries: Vec<_> = fs::read_dir(root.join(below))?.collect::<io::Result<_>>()?;
-    entries.sort_by_key(|entry| (entry.path().extension().is_some_and(|e| e == "idx"), entry.file_name()));
-    for entry in entries {
-        let path = below.join(entry.file_name());
-        let kind = entry.file_type()?;
-        if kind.is_dir() {
-            list_files(root, &path, files)?;
-        } else if kind.is_file() && !is_temporary(&path) {
-            files.push(path);
-        }
-    }
-    Ok(())
-}
-
-fn is_temporary(path: &Path) -> bool {
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    name.starts_with("tmp_")
-        || name.starts_with("pack_git2_")
-        || name.ends_with(".lock")
-        || name.ends_with(".keep")
 }
 
 /// Branches and tags as a clone has them, in one file: thousands of them cost no more than one.

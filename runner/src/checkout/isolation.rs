@@ -7,8 +7,10 @@ use std::ffi::c_int;
 use git2::ConfigLevel;
 use rustix::process::{Resource, Rlimit, setrlimit};
 
-/// How much address space a checkout may use: a repository of some gigabytes fits, a pack bomb does not.
-const ADDRESS_SPACE_BYTES_MAX: u64 = 8 * 1024 * 1024 * 1024;
+use super::limits::Limits;
+
+/// How much address space a checkout may use beyond its memory: for the packs that libgit2 maps.
+const ADDRESS_SPACE_BYTES_MORE: u64 = 4 * 1024 * 1024 * 1024;
 /// How much of its packs libgit2 maps at once.
 const MAPPED_BYTES_MAX: usize = 1024 * 1024 * 1024;
 
@@ -16,13 +18,14 @@ const MAPPED_BYTES_MAX: usize = 1024 * 1024 * 1024;
 ///
 /// # Errors
 /// When libgit2 or the system refuses.
-pub(super) fn isolate(stall_ms: u64) -> Result<(), Box<dyn std::error::Error>> {
-    let limit = Rlimit { current: Some(ADDRESS_SPACE_BYTES_MAX), maximum: Some(ADDRESS_SPACE_BYTES_MAX) };
-    setrlimit(Resource::As, limit)?;
-    let none = Rlimit { current: Some(0), maximum: Some(0) };
-    setrlimit(Resource::Core, none)?;
+pub(super) fn isolate(limits: &Limits) -> Result<(), Box<dyn std::error::Error>> {
+    let limit = |resource, bytes| setrlimit(resource, Rlimit { current: Some(bytes), maximum: Some(bytes) });
+    // Mapped files count as address space, and only what the process itself fills as data.
+    limit(Resource::Data, limits.memory_bytes)?;
+    limit(Resource::As, limits.memory_bytes.saturating_add(ADDRESS_SPACE_BYTES_MORE))?;
+    limit(Resource::Core, 0)?;
 
-    let stall_ms = c_int::try_from(stall_ms).unwrap_or(c_int::MAX);
+    let stall_ms = c_int::try_from(limits.stall_ms).unwrap_or(c_int::MAX);
     // SAFETY: nothing else runs in this process yet, so nothing reads these options while they are set.
     unsafe {
         for level in [ConfigLevel::System, ConfigLevel::Global, ConfigLevel::XDG, ConfigLevel::ProgramData] {

@@ -1,13 +1,9 @@
 //! The bare mirror of each repository on this runner, by which a second build fetches only what is new, and a known
-//! commit needs no network at all.
-//!
-//! `mirrors/<sha256 of the URL>.git` is written under an exclusive lock on the file `….lock` and read under a shared
-//! one. A mirror that turns out to be damaged is thrown away and made anew, once.
+//! commit needs no network at all. A mirror that turns out to be damaged is thrown away and made anew, once.
 
 use std::{
-    fs::{self, File},
+    fs,
     path::{Path, PathBuf},
-    time::Duration,
 };
 
 use caisson_protocol::{Commit, ErrorReason, RepositoryUrl, ResolvedCommit};
@@ -15,13 +11,13 @@ use git2::{
     AutotagOption, Cred, CredentialType, Direction, ErrorClass, ErrorCode, FetchOptions, FetchPrune,
     ObjectType, Oid, ProxyOptions, RemoteCallbacks, RemoteRedirect, Repository, RepositoryInitOptions,
 };
-use rustix::fs::{FlockOperation, flock};
-use sha2::{Digest, Sha256};
 
 use super::{
     CheckoutError,
     child::Teller,
-    export,
+    limits::too_large,
+    packs,
+    shelf::{Place, disk_error, trim},
     wire::{Event, Request},
 };
 
@@ -37,7 +33,7 @@ const DISK_BYTES_MIN: u64 = 1024 * 1024;
 /// A mirror that holds a commit, locked against being thrown away.
 pub(super) struct Mirror {
     pub(super) repository: Repository,
-    _lock: File,
+    _place: Place,
 }
 
 /// Brings the mirror to where it holds the commit that was asked for, and tells which that is. A mirror that is not
@@ -47,39 +43,40 @@ pub(super) fn with_commit(
     teller: &Teller,
     trusted: bool,
 ) -> Result<(Mirror, ResolvedCommit), CheckoutError> {
-    let mut hasher = Sha256::new();
-    hasher.update(request.repository.as_str());
-    let name: String = hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
-    let path = request.mirrors.join(format!("{name}.git"));
-    let lock = open_lock(&request.mirrors.join(format!("{name}.lock")))?;
-
+    let (mirrors, url) = (&request.mirrors, &request.repository);
     if trusted {
-        wait_for_lock(&lock, FlockOperation::NonBlockingLockShared, teller)?;
-        if let Some((repository, commit)) = known(&path, &request.commit) {
-            return Ok((Mirror { repository, _lock: lock }, commit));
+        let place = Place::shared(mirrors, url, teller)?;
+        if let Some((repository, commit)) = known(&place.path, &request.commit) {
+            return Ok((Mirror { repository, _place: place }, commit));
         }
-        flock(&lock, FlockOperation::Unlock).map_err(lock_error)?;
     }
-    wait_for_lock(&lock, FlockOperation::NonBlockingLockExclusive, teller)?;
+    let place = Place::exclusive(mirrors, url, teller)?;
     if !trusted {
-        discard(&path)?;
+        place.discard()?;
     }
-    let (repository, commit) = match fetched(&path, request, teller) {
+    let commit = match fetched(&place.path, request, teller) {
         Err(Trouble::Damaged(cause)) => {
             teller.note(&Event::Note { text: format!("The mirror is damaged ({cause}): fetching anew") });
-            discard(&path)?;
-            fetched(&path, request, teller).map_err(Trouble::into_error)?
+            place.discard()?;
+            fetched(&place.path, request, teller).map_err(Trouble::into_error)?
         }
         result => result.map_err(Trouble::into_error)?,
     };
-    flock(&lock, FlockOperation::LockShared).map_err(lock_error)?;
-    Ok((Mirror { repository, _lock: lock }, commit))
+    drop(place);
+    // Others may read it from here on. One that has been thrown away since is fetched anew by the caller.
+    let place = Place::shared(mirrors, url, teller)?;
+    let repository =
+        Repository::open_bare(&place.path).map_err(|error| Trouble::Damaged(error).into_error())?;
+    make_room(request, teller);
+    Ok((Mirror { repository, _place: place }, commit))
 }
 
-fn discard(path: &Path) -> Result<(), CheckoutError> {
-    match fs::remove_dir_all(path) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(disk_error(path, &error)),
-        _ => Ok(()),
+/// Keeps all mirrors together within their limit. A build does not fail where that can't be done.
+fn make_room(request: &Request, teller: &Teller) {
+    match trim(&request.mirrors, request.mirrors_bytes) {
+        Ok(0) => {}
+        Ok(removed) => teller.note(&Event::Trimmed { removed }),
+        Err(error) => teller.note(&Event::Untrimmed { message: error.to_string() }),
     }
 }
 
@@ -111,14 +108,14 @@ impl Trouble {
     }
 }
 
-fn fetched(path: &Path, request: &Request, teller: &Teller) -> Result<(Repository, ResolvedCommit), Trouble> {
+fn fetched(path: &Path, request: &Request, teller: &Teller) -> Result<ResolvedCommit, Trouble> {
     if local_path(&request.repository).is_some_and(|folder| !folder.is_dir()) {
         return Err(Trouble::Error(CheckoutError {
             reason: ErrorReason::RepositoryNotFound,
             message: format!("there is no repository {} on the runner", request.repository),
         }));
     }
-    let repository = open_or_make(path, &request.repository)?;
+    let mut repository = open_or_make(path, request, teller)?;
     fetch(&repository, request, &REFSPECS, teller).map_err(|error| match error.class() {
         ErrorClass::Odb
         | ErrorClass::Object
@@ -129,16 +126,21 @@ fn fetched(path: &Path, request: &Request, teller: &Teller) -> Result<(Repositor
         {
             Trouble::Damaged(error)
         }
-        _ => Trouble::Error(classify(&error, request)),
+        _ => Trouble::Error(
+            teller.watch.why_halted(&request.repository).unwrap_or_else(|| classify(&error, request)),
+        ),
     })?;
+    if packs::consolidate(&repository).unwrap_or(false) {
+        repository = Repository::open_bare(path).map_err(Trouble::Damaged)?;
+    }
     if let Some(commit) = resolve(&repository, &request.commit)? {
-        return Ok((repository, commit));
+        return Ok(commit);
     }
     // A commit that no branch or tag reaches, such as a pull request's: many servers give it when asked by name.
     if let Some(sha) = request.commit.as_sha() {
         let asked = fetch(&repository, request, &[sha.as_str()], teller);
         if asked.is_ok() && known(path, &request.commit).is_some() {
-            return Ok((repository, sha));
+            return Ok(sha);
         }
     }
     let what = if request.commit.as_sha().is_some() { "commit" } else { "commit, branch or tag" };
@@ -148,20 +150,48 @@ fn fetched(path: &Path, request: &Request, teller: &Teller) -> Result<(Repositor
     }))
 }
 
-fn open_or_make(path: &Path, url: &RepositoryUrl) -> Result<Repository, Trouble> {
+fn open_or_make(path: &Path, request: &Request, teller: &Teller) -> Result<Repository, Trouble> {
     if path.exists() {
+        remove_half_fetched(path).map_err(|error| Trouble::Error(disk_error(path, &error)))?;
         return Repository::open_bare(path).map_err(Trouble::Damaged);
+    }
+    let source = local_path(&request.repository).map(|folder| packs::git_folder(&folder));
+    if source.as_ref().is_some_and(|source| packs::size_of(source) > request.limits.fetch_bytes) {
+        return Err(Trouble::Error(teller.watch.fetch_too_large(&request.repository)));
+    }
+    make(path, source.as_deref()).map_err(|error| Trouble::Error(unexpected(&*error)))?;
+    Repository::open_bare(path).map_err(Trouble::Damaged)
+}
+
+/// Makes a mirror. It gets its name when it is whole, so that a process which is killed leaves none in part.
+fn make(path: &Path, source: Option<&Path>) -> Result<(), Box<dyn std::error::Error>> {
+    let new = path.with_extension("new");
+    match fs::remove_dir_all(&new) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error.into()),
+        _ => {}
     }
     let mut options = RepositoryInitOptions::new();
     options.bare(true).mkpath(true).external_template(false);
-    let made = Repository::init_opts(path, &options);
-    let repository = made.map_err(|error| Trouble::Error(unexpected(&error)))?;
-    if let Some(source) = local_path(url) {
-        // libgit2 fetches from a path by making one pack of everything, some fifty times slower than copying. What
-        // could not be copied is fetched afterwards.
-        let _ = export::copy_objects(&source, path, &mut |_| {});
+    let repository = Repository::init_opts(&new, &options)?;
+    if let Some(source) = source {
+        // What could not be taken over is fetched afterwards.
+        let _ = packs::seed(&repository, source);
     }
-    Ok(repository)
+    Ok(fs::rename(&new, path)?)
+}
+
+/// What a process left that was killed while it fetched.
+fn remove_half_fetched(path: &Path) -> std::io::Result<()> {
+    let Ok(entries) = fs::read_dir(path.join("objects/pack")) else { return Ok(()) };
+    for entry in entries {
+        let entry = entry?;
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        if name.starts_with("pack_git2_") || name.starts_with("tmp_") {
+            fs::remove_file(entry.path())?;
+        }
+    }
+    Ok(())
 }
 
 fn fetch(
@@ -213,6 +243,11 @@ fn callbacks<'a>(request: &'a Request, teller: &'a Teller) -> RemoteCallbacks<'a
             Event::Resolving { deltas: progress.indexed_deltas(), total: progress.total_deltas() }
         };
         teller.progress(&event);
+        teller.watch.goes_on(progress.received_bytes())
+    });
+    callbacks.sideband_progress(|_| {
+        // A server that says how it gets on is not silent; the time limit of the whole checkout holds all the same.
+        teller.progress(&Event::Waiting);
         true
     });
     let mut tries = 0;
@@ -279,6 +314,9 @@ fn classify(error: &git2::Error, request: &Request) -> CheckoutError {
     if disk_is_full(&request.mirrors) {
         return CheckoutError { reason: ErrorReason::DiskFull, message: "the runner's disk is full".into() };
     }
+    if error.class() == ErrorClass::NoMemory {
+        return out_of_memory(request);
+    }
     let (reason, message) = match (error.code(), error.class()) {
         (ErrorCode::Certificate, ErrorClass::Ssh) => (
             ErrorReason::CloneFailed,
@@ -318,44 +356,16 @@ pub(super) fn disk_is_full(folder: &Path) -> bool {
     rustix::fs::statvfs(folder).is_ok_and(|disk| disk.f_bavail * disk.f_frsize < DISK_BYTES_MIN)
 }
 
-fn unexpected(error: &git2::Error) -> CheckoutError {
+pub(super) fn out_of_memory(request: &Request) -> CheckoutError {
+    too_large(format!(
+        "the checkout of {} needs more memory than the {} bytes that git.memory on the runner allows",
+        request.repository, request.limits.memory_bytes
+    ))
+}
+
+fn unexpected(error: &dyn std::error::Error) -> CheckoutError {
     CheckoutError {
         reason: ErrorReason::RunnerFailed,
-        message: format!("the runner can't keep a mirror of the repository: {}", error.message()),
-    }
-}
-
-fn disk_error(path: &Path, error: &std::io::Error) -> CheckoutError {
-    let reason = if error.kind() == std::io::ErrorKind::StorageFull {
-        ErrorReason::DiskFull
-    } else {
-        ErrorReason::RunnerFailed
-    };
-    CheckoutError { reason, message: format!("{}: {error}", path.display()) }
-}
-
-fn open_lock(path: &Path) -> Result<File, CheckoutError> {
-    File::options().create(true).append(true).open(path).map_err(|error| disk_error(path, &error))
-}
-
-/// Waits without falling silent, which the parent would take for a stall.
-fn wait_for_lock(lock: &File, operation: FlockOperation, teller: &Teller) -> Result<(), CheckoutError> {
-    const POLL_EVERY: Duration = Duration::from_millis(20);
-    loop {
-        match flock(lock, operation) {
-            Ok(()) => return Ok(()),
-            Err(rustix::io::Errno::WOULDBLOCK) => {
-                teller.progress(&Event::Waiting);
-                std::thread::sleep(POLL_EVERY);
-            }
-            Err(error) => return Err(lock_error(error)),
-        }
-    }
-}
-
-fn lock_error(error: rustix::io::Errno) -> CheckoutError {
-    CheckoutError {
-        reason: ErrorReason::RunnerFailed,
-        message: format!("the repository's mirror can't be locked: {error}"),
+        message: format!("the runner can't keep a mirror of the repository: {error}"),
     }
 }

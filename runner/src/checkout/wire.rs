@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use caisson_protocol::{Commit, ErrorReason, RepositoryUrl, ResolvedCommit};
 use serde::{Deserialize, Serialize};
 
+use super::limits::Limits;
+
 /// What the child is to do.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Request {
@@ -14,8 +16,9 @@ pub(super) struct Request {
     pub(super) workspace: PathBuf,
     /// The folder of all mirrors.
     pub(super) mirrors: PathBuf,
-    /// How long a server may be silent.
-    pub(super) stall_ms: u64,
+    /// What they may take together.
+    pub(super) mirrors_bytes: u64,
+    pub(super) limits: Limits,
     pub(super) ssh_key_file: Option<PathBuf>,
 }
 
@@ -27,6 +30,10 @@ pub(super) enum Event {
     Waiting,
     /// Something to be said in the log.
     Note { text: String },
+    /// Mirrors that were not used for long had to go.
+    Trimmed { removed: usize },
+    /// They should have, and could not.
+    Untrimmed { message: String },
     /// Objects come in.
     Receiving { objects: usize, total: usize, bytes: usize },
     /// Objects that came as differences are made whole.

@@ -201,3 +201,103 @@ async fn hooks_templates_and_the_hosts_settings_stay_out() {
     assert!(printed.contains("o   n   e  \\n"), "{printed}");
     world.ends_clean().await;
 }
+
+#[tokio::test]
+async fn what_is_too_large_is_refused_and_costs_the_runner_nothing() {
+    let world = World::with(&["git.fetch_size=1MiB", "git.checkout_files=3", "git.checkout_size=2MiB"]).await;
+    let before = world.runner.memory_peak_kib();
+    let root = world.repository.path.parent().unwrap();
+    world.repository.branch_with_bomb("bomb");
+    let http = servers::git_over_http(root).await;
+    let over_http = format!("http://{http}/repository");
+    for url in [&world.repository.url(), &over_http] {
+        let (reason, message) = error(&world, url, "bomb").await;
+        assert_eq!(reason, ErrorReason::TooLarge, "{message}");
+        assert!(message.contains("git.checkout_files"), "{message}");
+    }
+    // What is written compresses well, so little of it comes over the wire.
+    world.repository.commit(&[("zeros.txt", &"0".repeat(3 * 1024 * 1024))]);
+    let (reason, message) = error(&world, &over_http, "main").await;
+    assert_eq!(reason, ErrorReason::TooLarge, "{message}");
+    assert!(message.contains("git.checkout_size"), "{message}");
+
+    let large = Repository::make(&root.join("large"), &[("noise.txt", &noise(3 * 1024 * 1024))]);
+    for url in [&large.url(), &format!("http://{http}/large")] {
+        let (reason, message) = error(&world, url, "main").await;
+        assert_eq!(reason, ErrorReason::TooLarge, "{message}");
+        assert!(message.contains("git.fetch_size"), "{message}");
+    }
+    let grown = world.runner.memory_peak_kib() - before;
+    assert!(grown < 16 * 1024, "the runner grew by {grown} KiB");
+    world.ends_clean().await;
+}
+
+#[tokio::test]
+async fn a_checkout_that_wants_too_much_memory_is_refused() {
+    let world = World::with(&["git.memory=64MiB"]).await;
+    world.repository.commit(&[("zeros.txt", &"0".repeat(80 * 1024 * 1024))]);
+    let (reason, message) = error(&world, &world.repository.url(), "main").await;
+    assert_eq!(reason, ErrorReason::TooLarge, "{message}");
+    assert!(message.contains("git.memory"), "{message}");
+    world.ends_clean().await;
+}
+
+#[tokio::test]
+async fn a_server_that_drips_is_given_up() {
+    let world = World::with(&["git.stall=1s"]).await;
+    let root = world.repository.path.parent().unwrap();
+    world.repository.commit(&[("noise.txt", &noise(200_000))]);
+    let http = servers::git_over_http(root).await;
+    let dripping = servers::dripping(http, 20_000).await;
+    let (reason, message) = error(&world, &format!("http://{dripping}/repository"), "main").await;
+    assert_eq!(reason, ErrorReason::CloneFailed, "{message}");
+    assert!(message.contains("next to nothing"), "{message}");
+    world.ends_clean().await;
+}
+
+#[tokio::test]
+async fn a_checkout_has_a_time_limit() {
+    let world = World::with(&["git.timeout=2s"]).await;
+    let silent = servers::silent().await;
+    let (reason, message) = error(&world, &format!("http://{silent}/app.git"), "main").await;
+    assert_eq!(reason, ErrorReason::CloneFailed, "{message}");
+    assert!(message.contains("git.timeout"), "{message}");
+    world.ends_clean().await;
+}
+
+#[tokio::test]
+async fn mirrors_stay_few_files_and_within_their_size() {
+    let world = World::with(&["git.mirrors_size=1B"]).await;
+    let root = world.repository.path.parent().unwrap();
+    let other = Repository::make(&root.join("other"), &[("other.txt", "other\n")]);
+    let mirrors = || {
+        let names = names(&world.runner.work_dir().join("mirrors"));
+        names.into_iter().filter(|name| name.ends_with(".git")).collect::<Vec<_>>()
+    };
+    for number in 0..20 {
+        let sha = world.repository.commit(&[("file.txt", &format!("{number}\n"))]);
+        let attempt = world.coordinator.assign(spec(&world.repository.url(), &sha, "cat file.txt"));
+        assert_eq!(world.outcome(attempt).await, Outcome::Succeeded);
+        assert_eq!(world.coordinator.log_text(attempt, Stream::Stdout), format!("{number}\n"));
+    }
+    let first = mirrors();
+    assert_eq!(first.len(), 1);
+    let packs = names(&world.runner.work_dir().join("mirrors").join(&first[0]).join("objects/pack"));
+    assert!(packs.len() <= 2 * 17, "{packs:?}");
+    // There is room for one at most, the one that is in use.
+    let attempt = world.coordinator.assign(spec(&other.url(), "main", "cat other.txt"));
+    assert_eq!(world.outcome(attempt).await, Outcome::Succeeded);
+    assert_eq!(mirrors().len(), 1);
+    assert_ne!(mirrors(), first);
+    world.ends_clean().await;
+}
+
+/// Text that does not compress to much less than it is.
+fn noise(bytes: usize) -> String {
+    let mut state = 1_u64;
+    let mut next = || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        format!("{:016x}", state ^ (state >> 33))
+    };
+    std::iter::repeat_with(&mut next).take(bytes / 16).collect()
+}

@@ -38,6 +38,22 @@ impl Repository {
         self.commit_onto(None, None, files)
     }
 
+    /// Adds a commit with a branch of its own that a few hundred bytes make ten thousand million files.
+    pub(crate) fn branch_with_bomb(&self, branch: &str) {
+        let (mut id, mut mode) = (self.git.blob(b"boom").unwrap(), 0o100_644);
+        for _ in 0..10 {
+            let mut builder = self.git.treebuilder(None).unwrap();
+            for number in 0..10 {
+                builder.insert(format!("{number}"), id, mode).unwrap();
+            }
+            (id, mode) = (builder.write().unwrap(), 0o040_000);
+        }
+        let author = Signature::now("A User", "user@example.org").unwrap();
+        let tree = self.git.find_tree(id).unwrap();
+        let reference = format!("refs/heads/{branch}");
+        self.git.commit(Some(&reference), &author, &author, "A bomb", &tree, &[]).unwrap();
+    }
+
     fn commit_onto(&self, parent: Option<Oid>, reference: Option<&str>, files: &[(&str, &str)]) -> String {
         let mut index = self.git.index().unwrap();
         for (name, content) in files {

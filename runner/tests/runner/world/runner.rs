@@ -98,6 +98,13 @@ impl Runner {
         fs::read_to_string(self.home.join("stderr")).unwrap()
     }
 
+    /// The most memory that its process has had, in KiB.
+    pub(crate) fn memory_peak_kib(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.process.id())).unwrap();
+        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+        peak.trim().trim_end_matches(" kB").parse().unwrap()
+    }
+
     pub(crate) fn work_dir(&self) -> PathBuf {
         self.home.join("work")
     }

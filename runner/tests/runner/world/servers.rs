@@ -4,6 +4,7 @@ use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
     process::Stdio,
+    time::Duration,
 };
 
 use axum::{
@@ -15,7 +16,7 @@ use axum::{
 };
 use serde_json::json;
 use tokio::{
-    io::AsyncWriteExt,
+    io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, UnixListener, UnixStream},
     process::{Child, Command},
     sync::watch,
@@ -57,6 +58,36 @@ pub(crate) async fn silent() -> SocketAddr {
         let mut held = Vec::new();
         loop {
             held.push(listener.accept().await.unwrap());
+        }
+    });
+    address
+}
+
+/// Passes on what another server says: the first bytes as they come, and then one at a time, twenty in a second.
+pub(crate) async fn dripping(server: SocketAddr, at_once: usize) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        loop {
+            let (client, _) = listener.accept().await.unwrap();
+            let server = tokio::net::TcpStream::connect(server).await.unwrap();
+            tokio::spawn(async move {
+                let (mut from_client, mut to_client) = client.into_split();
+                let (mut from_server, mut to_server) = server.into_split();
+                tokio::spawn(async move { tokio::io::copy(&mut from_client, &mut to_server).await });
+                let (mut buffer, mut left) = (vec![0; 4096], at_once);
+                while let Ok(read @ 1..) = from_server.read(&mut buffer).await {
+                    let (now, later) = buffer[..read].split_at(read.min(left));
+                    left -= now.len();
+                    let _ = to_client.write_all(now).await;
+                    for byte in later {
+                        if to_client.write_u8(*byte).await.is_err() {
+                            return;
+                        }
+                        tokio::time::sleep(Duration::from_millis(50)).await;
+                    }
+                }
+            });
         }
     });
     address

@@ -253,6 +253,10 @@ impl Dispatcher {
         self.healthy.send_replace(false);
         failed.registering.into_iter().for_each(|session| self.turn_away(session));
         refuse(failed.replies, cause);
+        // What the batch had decided is not to be seen. Where the store can't be read either, it is until it can.
+        if let Ok(restored) = self.store.restore().await {
+            self.scheduler.recover(self.now(), restored);
+        }
         self.show(failed.looks);
         let restored = loop {
             let store = Arc::clone(&self.store);

@@ -5,6 +5,7 @@
 
 mod api;
 mod channel;
+mod dispatcher;
 mod outage;
 mod program;
 mod store;

@@ -89,8 +89,12 @@ impl Runner {
 
     /// The next message, or nothing when the connection has ended.
     pub(crate) async fn hear_or_end(&mut self) -> Option<CoordinatorMessage> {
+        in_time("a message from the coordinator", self.next()).await
+    }
+
+    async fn next(&mut self) -> Option<CoordinatorMessage> {
         loop {
-            match in_time("a message from the coordinator", self.socket.next()).await {
+            match self.socket.next().await {
                 Some(Ok(Message::Text(text))) => return Some(serde_json::from_str(&text).unwrap()),
                 Some(Ok(Message::Ping(_) | Message::Pong(_))) => {}
                 Some(Ok(Message::Close(_)) | Err(_)) | None => return None,

@@ -23,8 +23,12 @@ impl Viewer {
     }
 
     pub(crate) async fn see(&mut self) -> Seen {
+        in_time("something to see", self.next()).await
+    }
+
+    async fn next(&mut self) -> Seen {
         loop {
-            match in_time("something to see", self.0.next()).await {
+            match self.0.next().await {
                 Some(Ok(Message::Text(text))) => return Seen::Said(serde_json::from_str(&text).unwrap()),
                 Some(Ok(Message::Binary(frame))) => return log_piece(&frame),
                 Some(Ok(Message::Ping(_) | Message::Pong(_))) => {}

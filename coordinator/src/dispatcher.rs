@@ -8,7 +8,12 @@
 mod handle;
 mod sessions;
 
-use std::{collections::BTreeMap, pin::pin, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    pin::pin,
+    sync::Arc,
+    time::Duration,
+};
 
 use caisson_protocol::BuildId;
 use caisson_scheduler::{
@@ -76,6 +81,8 @@ pub struct Dispatcher {
     news: mpsc::UnboundedSender<News>,
     healthy: watch::Sender<bool>,
     began: Instant,
+    /// When this task last went on.
+    alive: Instant,
     requests: u64,
 }
 
@@ -120,6 +127,7 @@ impl Dispatcher {
             news,
             healthy,
             began,
+            alive: began,
             requests: 0,
         };
         Ok((dispatcher, DispatcherHandle::new(sender, health)))
@@ -141,18 +149,20 @@ impl Dispatcher {
         Ok(())
     }
 
-    /// Waits for something to come in or a deadline to pass, and takes all that is there. `None` when nothing can
-    /// come any more.
+    /// Waits for something to come in, a deadline to pass or a pulse, and takes all that is there. `None` when nothing
+    /// can come any more.
     async fn gather(&mut self) -> Option<Vec<Input>> {
         let put_off = std::mem::take(&mut self.put_off).into_iter();
         let mut inputs: Vec<Input> = put_off.map(|(session, event)| Input::Runner(session, event)).collect();
         if !inputs.is_empty() {
             return Some(inputs);
         }
+        let pulse = self.alive + self.absence_max() / 2;
         let deadline = self.scheduler.next_deadline();
+        let wake_at = deadline.map(|deadline| pulse.min(self.began + Duration::from_millis(deadline.0)));
         let wake = async {
-            match deadline {
-                Some(deadline) => sleep_until(self.began + Duration::from_millis(deadline.0)).await,
+            match wake_at {
+                Some(wake_at) => sleep_until(wake_at).await,
                 None => std::future::pending().await,
             }
         };
@@ -167,8 +177,12 @@ impl Dispatcher {
         Moment(u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX))
     }
 
-    fn decide(&mut self, inputs: Vec<Input>) -> Batch {
+    fn decide(&mut self, mut inputs: Vec<Input>) -> Batch {
+        keep_latest_lists(&mut inputs);
         let mut batch = Batch::default();
+        if self.was_away() {
+            self.apply(Event::Resumed, &mut batch);
+        }
         for input in inputs {
             match input {
                 Input::Ask { event, reply } => {
@@ -201,6 +215,20 @@ impl Dispatcher {
             debug_assert!(false, "{violation:?}");
         }
         batch
+    }
+
+    /// Whether this task stood still for so long that runners may look silent which were not: that a deadline is past
+    /// does not tell, for what they said may lie unread. With pulses in between, a gap is an absence, of the whole
+    /// process or in a commit.
+    fn was_away(&mut self) -> bool {
+        let away = self.alive.elapsed() > self.absence_max();
+        self.alive = Instant::now();
+        away
+    }
+
+    /// A runner speaks every interval and is removed after two of them at the earliest, so a shorter absence harms none.
+    fn absence_max(&self) -> Duration {
+        Duration::from_millis(self.scheduler.rules().interval_ms / 2)
     }
 
     fn apply(&mut self, event: Event, batch: &mut Batch) {
@@ -314,6 +342,19 @@ impl Dispatcher {
     fn show(&self, looks: Vec<Look>) {
         for look in looks {
             look(&self.scheduler);
+        }
+    }
+}
+
+/// Of the lists of held attempts that came over one connection while we were busy, the latest alone counts: the others
+/// were made before what we were busy with was let out, and that they don't list an attempt of it tells nothing.
+fn keep_latest_lists(inputs: &mut [Input]) {
+    let mut listed = BTreeSet::new();
+    for input in inputs.iter_mut().rev() {
+        if let Input::Runner(session, event @ RunnerEvent::KeepAlive { .. }) = input
+            && !listed.insert(*session)
+        {
+            *event = RunnerEvent::Heard;
         }
     }
 }

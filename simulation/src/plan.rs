@@ -209,8 +209,10 @@ fn script(dice: &mut Dice) -> Script {
 }
 
 fn piece(dice: &mut Dice) -> (u64, usize) {
+    // Some commands are silent for longer than a runner may be.
+    let after_ms = if dice.percent(4) { dice.within(15_000..=40_000) } else { dice.within(0..=3000) };
     let bytes = if dice.percent(15) { dice.within(2000..=40_000) } else { dice.within(1..=300) };
-    (dice.within(0..=3000), usize::try_from(bytes).unwrap_or(1))
+    (after_ms, usize::try_from(bytes).unwrap_or(1))
 }
 
 fn faults(dice: &mut Dice, most: u64, stations: usize) -> Vec<(Duration, Fault)> {

@@ -45,6 +45,9 @@ pub enum Event {
         /// What it says.
         event: RunnerEvent,
     },
+    /// The coordinator itself was away: it was stopped, or its machine slept. What runners said meanwhile may still be on
+    /// its way in. Comes before whatever came in since.
+    Resumed,
     /// A deadline may have passed, see [`Scheduler::next_deadline`](crate::Scheduler::next_deadline). Comes after all
     /// that had arrived by then, so that what was said in time counts.
     Wake,

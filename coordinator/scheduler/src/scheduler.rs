@@ -73,6 +73,7 @@ impl Scheduler {
                 self.register(now, session, runner, registration, &mut step);
             }
             Event::Runner { session, event } => self.heard(now, session, event, &mut step),
+            Event::Resumed => self.fleet.grant(now.after_ms(self.rules.timeout_ms)),
             Event::Wake => self.wake(now, &mut step),
         }
         self.dispatch(&mut step);

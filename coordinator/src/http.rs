@@ -5,6 +5,7 @@
 mod access;
 mod events;
 mod follow;
+mod lines;
 mod log;
 mod model;
 mod person;
@@ -12,7 +13,10 @@ mod problem;
 mod public;
 mod runner;
 mod serve;
+mod session;
 mod submission;
+mod trends;
+mod web;
 
 use std::sync::Arc;
 

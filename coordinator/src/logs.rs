@@ -1,6 +1,8 @@
 //! The log port: the bytes that attempts wrote, by attempt and offset.
 
 mod files;
+mod lines;
+mod search;
 mod watch;
 
 use async_trait::async_trait;
@@ -8,6 +10,8 @@ use caisson_logfile::Span;
 use caisson_protocol::{AttemptId, LogChunk};
 
 pub use files::FileLogs;
+pub use lines::{LineIndex, LineIndexes};
+pub use search::Pattern;
 pub use watch::LogWatch;
 
 /// Where the logs of attempts are kept.
@@ -33,6 +37,13 @@ pub trait Logs: Send + Sync {
         offset: u64,
         bytes_max: usize,
     ) -> Result<Vec<LogChunk>, LogError>;
+
+    /// Reads the text alone from `offset` on, at most `bytes_max` bytes. An adapter that has it in one piece gives it
+    /// faster than this.
+    async fn text(&self, attempt: AttemptId, offset: u64, bytes_max: usize) -> Result<Vec<u8>, LogError> {
+        let chunks = self.read(attempt, offset, bytes_max).await?;
+        Ok(chunks.into_iter().flat_map(|chunk| chunk.bytes).collect())
+    }
 
     /// What an attempt's log is made of, without the bytes.
     async fn spans(&self, attempt: AttemptId) -> Result<Vec<Span>, LogError>;

@@ -163,11 +163,43 @@ pub(super) struct Queue {
     pub(super) builds: Vec<QueuedBuild>,
 }
 
+/// The builds that wait, and what they are.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub(super) struct WaitingBuilds {
+    /// How many may wait.
+    pub(super) limit: usize,
+    /// How many do.
+    pub(super) depth: usize,
+    /// The first of them, oldest first.
+    pub(super) builds: Vec<PlacedBuild>,
+}
+
+/// A build that waits, and what it is.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub(super) struct PlacedBuild {
+    /// Its place and its cause.
+    #[serde(flatten)]
+    place: QueuedBuild,
+    /// Its number.
+    number: u64,
+    /// Where the code comes from.
+    repository_url: RepositoryUrl,
+    /// What was asked to be built.
+    commit: Commit,
+    /// What is run.
+    command: String,
+    /// The labels its runner must have.
+    labels: Labels,
+    /// When it was accepted.
+    #[serde(with = "time::serde::rfc3339")]
+    queued_at: OffsetDateTime,
+}
+
 /// A build that waits.
 #[derive(Debug, Clone, Serialize, ToSchema)]
 pub(super) struct QueuedBuild {
     /// The build.
-    id: BuildId,
+    pub(super) id: BuildId,
     /// Its place, from 1.
     queue_position: usize,
     /// Why it waits.
@@ -302,6 +334,21 @@ impl From<&WaitingBuild> for QueuedBuild {
     }
 }
 
+impl QueuedBuild {
+    /// The same, with what is stored of the build.
+    pub(super) fn of(self, record: &BuildRecord) -> PlacedBuild {
+        PlacedBuild {
+            place: self,
+            number: record.number,
+            repository_url: record.spec.repository_url.clone(),
+            commit: record.spec.commit.clone(),
+            command: record.spec.command.as_str().to_owned(),
+            labels: record.spec.labels.clone(),
+            queued_at: moment(record.queued_at),
+        }
+    }
+}
+
 impl From<&RunnerView> for RunnerState {
     fn from(view: &RunnerView) -> Self {
         let said = view.registration.as_ref();
@@ -323,7 +370,8 @@ impl From<&RunnerView> for RunnerState {
     }
 }
 
-fn moment(at: Millis) -> OffsetDateTime {
+/// A stored time, as it is shown.
+pub(super) fn moment(at: Millis) -> OffsetDateTime {
     let at = OffsetDateTime::from_unix_timestamp_nanos(i128::from(at) * 1_000_000);
     at.unwrap_or(OffsetDateTime::UNIX_EPOCH)
 }

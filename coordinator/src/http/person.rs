@@ -7,7 +7,7 @@ use axum::{
     body::Bytes,
     extract::{FromRequestParts, Path, Query, State},
     http::{HeaderMap, HeaderValue, StatusCode, header, request::Parts},
-    response::{Html, IntoResponse, Response},
+    response::{IntoResponse, Response},
     routing::get,
 };
 use caisson_protocol::{BuildId, RepositoryUrl, RunnerId, Status};
@@ -17,10 +17,12 @@ use utoipa::IntoParams;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
-    App, events, follow, log,
-    model::{Build, BuildPage, Queue, QueuedBuild, RunnerState, Runners},
+    App, events, follow, lines, log,
+    model::{Build, BuildPage, Queue, QueuedBuild, RunnerState, Runners, WaitingBuilds},
     problem::{Problem, ProblemDocument},
-    submission::{self, NewBuild},
+    session,
+    submission::{self, Edits, NewBuild},
+    trends,
 };
 use crate::store::{BuildFilter, BuildKey, BuildRecord};
 
@@ -44,6 +46,9 @@ pub(super) fn routes() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(runners))
         .routes(routes!(drain))
         .routes(routes!(events::stream))
+        .merge(lines::routes())
+        .merge(session::routes())
+        .routes(routes!(trends::trends))
 }
 
 /// Routes that the OpenAPI document does not describe.
@@ -53,7 +58,6 @@ pub(super) fn unlisted(document: String) -> Router<Arc<App>> {
     Router::new()
         .route("/api/v1/openapi.json", get(move || async move { (json, document) }))
         .route("/metrics", get(metrics))
-        .route("/", get(welcome))
 }
 
 /// Query parameters, with a problem document for those that don't fit.
@@ -218,26 +222,45 @@ async fn cancel(State(app): State<Arc<App>>, Path(id): Path<String>) -> Result<R
     Ok((status, Json(build)).into_response())
 }
 
-/// Submits a build again, as it was.
+/// Submits a build again: as it was, or with what the body changes.
 #[utoipa::path(
     post,
     path = "/builds/{id}/rerun",
     params(("id" = String, Path, description = "The build's id or number")),
+    request_body = Option<Edits>,
     responses(
         (status = 201, body = Build, headers(("Location" = String, description = "The new build"))),
         (status = 404, body = ProblemDocument, content_type = "application/problem+json"),
+        (status = 422, body = ProblemDocument, content_type = "application/problem+json"),
         (status = 429, body = ProblemDocument, content_type = "application/problem+json", description = "`queue_full`"),
     )
 )]
-async fn rerun(State(app): State<Arc<App>>, Path(id): Path<String>) -> Result<Response, Problem> {
+async fn rerun(
+    State(app): State<Arc<App>>,
+    Path(id): Path<String>,
+    body: Bytes,
+) -> Result<Response, Problem> {
     let build = find(&app, &id).await?;
-    accept(&app, Submission { id: (app.new_build)(), spec: build.spec, key: None }).await
+    let spec = if body.is_empty() {
+        build.spec
+    } else {
+        Arc::new(submission::edited(&build.spec, &body, &app.defaults)?)
+    };
+    accept(&app, Submission { id: (app.new_build)(), spec, key: None }).await
 }
 
 /// Shows what waits, oldest first, and why.
-#[utoipa::path(get, path = "/queue", responses((status = 200, body = Queue)))]
-async fn queue(State(app): State<Arc<App>>) -> Result<Json<Queue>, Problem> {
-    Ok(Json(present_queue(&app).await?))
+#[utoipa::path(get, path = "/queue", responses((status = 200, body = WaitingBuilds)))]
+async fn queue(State(app): State<Arc<App>>) -> Result<Json<WaitingBuilds>, Problem> {
+    let Queue { limit, depth, builds } = present_queue(&app).await?;
+    let mut waiting = Vec::new();
+    for place in builds {
+        // What began to run since is not waiting any more.
+        if let Some(build) = app.store.build(BuildKey::Id(place.id)).await? {
+            waiting.push(place.of(&build));
+        }
+    }
+    Ok(Json(WaitingBuilds { limit, depth, builds: waiting }))
 }
 
 pub(super) async fn present_queue(app: &App) -> Result<Queue, Problem> {
@@ -284,14 +307,6 @@ async fn drain(State(app): State<Arc<App>>, Path(id): Path<String>) -> Result<Re
 async fn metrics(State(app): State<Arc<App>>) -> Response {
     let kind = HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
     ([(header::CONTENT_TYPE, kind)], app.metrics.show()).into_response()
-}
-
-async fn welcome() -> Html<&'static str> {
-    Html(concat!(
-        "<!doctype html><title>Caisson</title><h1>Caisson</h1>",
-        "<p>You are signed in. This release has no dashboard yet: see <a href=\"/api/v1/builds\">the builds</a>, ",
-        "<a href=\"/api/v1/runners\">the runners</a> and <a href=\"/api/v1/openapi.json\">the whole API</a>."
-    ))
 }
 
 /// The build that a path names.

@@ -11,6 +11,7 @@ use serde_json::{Map, Value};
 use tracing::error;
 use utoipa::ToSchema;
 
+use super::web;
 use crate::{dispatcher::Unavailable, logs::LogError, store::StoreError};
 
 /// How long a caller is asked to wait before it tries again, in seconds.
@@ -154,6 +155,7 @@ pub(super) async fn uniform(response: Response) -> Response {
         .headers()
         .get(header::CONTENT_TYPE)
         .is_some_and(|kind| kind.as_bytes() == PROBLEM_JSON.as_bytes());
+    let is_told = is_told || response.extensions().get::<web::ToldByPage>().is_some();
     if is_told || !(status.is_client_error() || status.is_server_error()) {
         return response;
     }
@@ -174,9 +176,10 @@ pub(super) async fn uniform(response: Response) -> Response {
 }
 
 /// For every path that leads nowhere.
-pub(super) async fn not_found(uri: axum::http::Uri) -> Problem {
-    Problem::missing(format!(
-        "there is nothing at {}: see /api/v1/openapi.json for what there is",
-        uri.path()
-    ))
+pub(super) async fn not_found(uri: axum::http::Uri, headers: axum::http::HeaderMap) -> Response {
+    if web::wants_page(&headers) && !uri.path().starts_with("/api/") {
+        return web::page_with(StatusCode::NOT_FOUND, &headers);
+    }
+    let detail = format!("there is nothing at {}: see /api/v1/openapi.json for what there is", uri.path());
+    Problem::missing(detail).into_response()
 }

@@ -5,13 +5,18 @@ use std::sync::Arc;
 use axum::{
     Router,
     extract::{Query, State},
-    http::{HeaderValue, StatusCode, header},
+    http::{HeaderMap, HeaderValue, StatusCode, header},
     response::{IntoResponse, Redirect, Response},
     routing::get,
 };
 use serde::Deserialize;
 
-use super::{App, access::SESSION_COOKIE, problem::Problem};
+use super::{
+    App,
+    problem::Problem,
+    session::{self, with_cookie},
+    web,
+};
 
 pub(super) fn routes() -> Router<Arc<App>> {
     Router::new()
@@ -19,6 +24,8 @@ pub(super) fn routes() -> Router<Arc<App>> {
         .route("/readyz", get(readyz))
         // A look at the head of the page alone, as programs that preview links take, must not use the link up.
         .route("/sign-in", get(sign_in).head(async || StatusCode::METHOD_NOT_ALLOWED))
+        .merge(session::public())
+        .merge(web::routes())
 }
 
 /// The process answers.
@@ -38,20 +45,24 @@ async fn readyz(State(app): State<Arc<App>>) -> Response {
 
 #[derive(Deserialize)]
 struct SignIn {
-    code: String,
+    code: Option<String>,
 }
 
-/// Opens the dashboard to who has the printed link. A link works once.
-async fn sign_in(State(app): State<Arc<App>>, Query(SignIn { code }): Query<SignIn>) -> Response {
+/// Opens the dashboard to who has the printed link, which works once. Without a code it is the page to sign in on.
+async fn sign_in(
+    State(app): State<Arc<App>>,
+    Query(SignIn { code }): Query<SignIn>,
+    headers: HeaderMap,
+) -> Response {
+    let Some(code) = code else { return web::page(headers).await };
     let Some(session) = app.guard.sign_in(&code) else {
+        if web::wants_page(&headers) {
+            return web::page_with(StatusCode::UNAUTHORIZED, &headers);
+        }
         let detail = "this link was used before or is an old one: restart the coordinator to get a new one";
         return Problem::new(StatusCode::UNAUTHORIZED, "sign_in_code_invalid", detail).into_response();
     };
-    let cookie = format!("{SESSION_COOKIE}={}; Path=/; HttpOnly; SameSite=Lax", session.expose());
-    let mut response = Redirect::to("/").into_response();
-    if let Ok(cookie) = HeaderValue::from_str(&cookie) {
-        response.headers_mut().insert(header::SET_COOKIE, cookie);
-    }
+    let mut response = with_cookie(Redirect::to("/").into_response(), &session);
     response.headers_mut().insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
     response
 }

@@ -49,6 +49,55 @@ pub(super) struct NewBuild {
     timeout_seconds: Option<u32>,
 }
 
+/// What is changed of a build that is submitted again. What is left out stays as it was.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Edits {
+    /// A SHA, branch or tag.
+    commit: Option<String>,
+    /// What to run.
+    command: Option<String>,
+    /// Where the code comes from.
+    repository_url: Option<String>,
+    /// The image of the container.
+    image: Option<String>,
+    /// Environment variables: those with a value are set, those with null are taken away, all others stay.
+    #[serde(default)]
+    env: BTreeMap<String, Option<String>>,
+    /// Labels that the runner must have, all of them.
+    labels: Option<BTreeSet<String>>,
+    /// How long an attempt may take, 1 second to 30 days.
+    timeout_seconds: Option<u32>,
+}
+
+/// A build as it was, with what `body` changes.
+pub(super) fn edited(spec: &BuildSpec, body: &[u8], defaults: &BuildDefaults) -> Result<BuildSpec, Problem> {
+    let edits: Edits = read_json(body)?;
+    edits.applied_to(spec).check(defaults)
+}
+
+impl Edits {
+    fn applied_to(self, spec: &BuildSpec) -> NewBuild {
+        let mut env: BTreeMap<String, String> =
+            spec.env.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+        for (name, value) in self.env {
+            match value {
+                Some(value) => env.insert(name, value),
+                None => env.remove(&name),
+            };
+        }
+        NewBuild {
+            commit: self.commit.unwrap_or_else(|| spec.commit.to_string()),
+            command: self.command.unwrap_or_else(|| spec.command.as_str().to_owned()),
+            repository_url: Some(self.repository_url.unwrap_or_else(|| spec.repository_url.clone().into())),
+            image: Some(self.image.unwrap_or_else(|| spec.image.to_string())),
+            env,
+            labels: self.labels.unwrap_or_else(|| spec.labels.iter().map(ToString::to_string).collect()),
+            timeout_seconds: Some(self.timeout_seconds.unwrap_or(spec.timeout_seconds.get())),
+        }
+    }
+}
+
 /// Reads a submission, which becomes the build `id`.
 pub(super) fn read(
     id: BuildId,
@@ -56,11 +105,16 @@ pub(super) fn read(
     headers: &HeaderMap,
     defaults: &BuildDefaults,
 ) -> Result<Submission, Problem> {
-    let mut json = serde_json::Deserializer::from_slice(body);
-    let new: NewBuild = serde_path_to_error::deserialize(&mut json).map_err(|error| unreadable(&error))?;
-    json.end().map_err(|error| Problem::malformed(format!("the body is not one JSON object: {error}")))?;
+    let new: NewBuild = read_json(body)?;
     let spec = new.check(defaults)?;
     Ok(Submission { id, spec: Arc::new(spec), key: key(headers, body)? })
+}
+
+fn read_json<'de, T: Deserialize<'de>>(body: &'de [u8]) -> Result<T, Problem> {
+    let mut json = serde_json::Deserializer::from_slice(body);
+    let read = serde_path_to_error::deserialize(&mut json).map_err(|error| unreadable(&error))?;
+    json.end().map_err(|error| Problem::malformed(format!("the body is not one JSON object: {error}")))?;
+    Ok(read)
 }
 
 impl NewBuild {

@@ -77,6 +77,14 @@ impl Logs for FileLogs {
         .await
     }
 
+    async fn text(&self, attempt: AttemptId, offset: u64, bytes_max: usize) -> Result<Vec<u8>, LogError> {
+        self.blocking(move |files| match files.reader(attempt)? {
+            Some(reader) => Ok(reader.read_text(offset, bytes_max)?),
+            None => Ok(Vec::new()),
+        })
+        .await
+    }
+
     async fn spans(&self, attempt: AttemptId) -> Result<Vec<Span>, LogError> {
         self.blocking(move |files| match files.reader(attempt)? {
             Some(reader) => Ok(reader.spans(0)?.collect::<io::Result<_>>()?),

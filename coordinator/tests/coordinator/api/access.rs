@@ -9,9 +9,12 @@ use tokio_tungstenite::tungstenite;
 use crate::support::{Answer, House, Runner};
 
 /// What everyone may see.
-const PUBLIC: [&str; 3] = ["/healthz", "/readyz", "/sign-in"];
+const PUBLIC: [&str; 4] = ["/healthz", "/readyz", "/sign-in", "/api/v1/session"];
+/// The dashboard's own files, which hold no data.
+const DASHBOARD: [&str; 7] =
+    ["/", "/new", "/builds/{build}", "/queue", "/runners", "/trends", "/assets/{file}"];
 /// What people may see, beside what the OpenAPI document describes.
-const UNLISTED: [&str; 3] = ["/api/v1/openapi.json", "/metrics", "/"];
+const UNLISTED: [&str; 2] = ["/api/v1/openapi.json", "/metrics"];
 /// What runners may speak through.
 const CHANNEL: &str = "/api/v1/runner/channel";
 const NOWHERE: [&str; 5] = ["/nothing", "/api/v1/nothing", "/api", "/admin-token", "/sign-in/x"];
@@ -48,7 +51,7 @@ fn routed_in_sources() -> Vec<String> {
 #[test]
 fn no_route_is_without_a_policy() {
     let mut known: Vec<String> =
-        [&PUBLIC[..], &UNLISTED, &[CHANNEL]].concat().iter().map(ToString::to_string).collect();
+        [&PUBLIC[..], &DASHBOARD, &UNLISTED, &[CHANNEL]].concat().iter().map(ToString::to_string).collect();
     known.sort();
     assert_eq!(
         routed_in_sources(),
@@ -171,7 +174,7 @@ async fn sign_in(house: &House) -> String {
 async fn a_sign_in_link_works_once() {
     let house = House::start().await;
     let path = format!("/sign-in?code={}", house.sign_in_code);
-    for (wrong, status) in [("/sign-in?code=", 401), ("/sign-in?code=0", 401), ("/sign-in", 400)] {
+    for (wrong, status) in [("/sign-in?code=", 401), ("/sign-in?code=0", 401)] {
         assert_eq!(Answer::to(house.stranger(Method::GET, wrong)).await.problem().0, status, "{wrong}");
     }
     // A program that previews links does not use it up.
@@ -185,6 +188,49 @@ async fn a_sign_in_link_works_once() {
     assert_eq!(Answer::to(as_browser("/")).await.status, 200);
     assert_eq!(Answer::to(as_browser("/api/v1/builds")).await.status, 200);
     assert_eq!(Answer::to(as_browser(CHANNEL)).await.status, 401, "a session opens no channel");
+}
+
+#[tokio::test]
+async fn the_token_signs_a_browser_in_until_it_signs_out() {
+    let house = House::start().await;
+    let sign_in = |body: String| house.stranger(Method::POST, "/api/v1/session").body(body);
+    assert_eq!(Answer::to(sign_in("{}".into())).await.problem().0, 400);
+    for wrong in [&house.runner_token, "", "0"] {
+        let refused = Answer::to(sign_in(format!("{{\"token\": \"{wrong}\"}}"))).await;
+        assert_eq!(refused.problem(), (401, "token_invalid".into()));
+    }
+    let body = format!("{{\"token\": \"{}\"}}", house.admin_token);
+    let foreign = sign_in(body.clone()).header("origin", "https://evil.example");
+    assert_eq!(Answer::to(foreign).await.problem(), (403, "foreign_origin".into()));
+
+    let answer = Answer::to(sign_in(body)).await;
+    assert_eq!(answer.status, 204);
+    let cookie = answer.header("set-cookie").split(';').next().unwrap().to_owned();
+    let about = || house.stranger(Method::GET, "/api/v1/about").header("cookie", &cookie);
+    assert_eq!(Answer::to(about()).await.status, 200);
+    let sign_out = house.stranger(Method::DELETE, "/api/v1/session").header("cookie", &cookie);
+    assert_eq!(Answer::to(sign_out).await.status, 204);
+    assert_eq!(Answer::to(about()).await.status, 401);
+}
+
+#[tokio::test]
+async fn the_dashboards_page_is_open_and_strict_and_a_browser_that_gets_lost_is_shown_it() {
+    let house = House::start().await;
+    for path in ["/", "/new", "/builds/1", "/queue", "/runners", "/trends", "/sign-in"] {
+        let answer = Answer::to(house.stranger(Method::GET, path)).await;
+        assert_eq!(answer.status, 200, "{path}");
+        let policy = answer.header("content-security-policy");
+        assert!(policy.starts_with("default-src 'none'") && !policy.contains("unsafe"), "{policy}");
+    }
+    let as_browser = |request: reqwest::RequestBuilder| request.header("accept", "text/html");
+    let lost = Answer::to(as_browser(house.person(Method::GET, "/nothing"))).await;
+    assert_eq!((lost.status, lost.header("content-type")), (404, "text/html; charset=utf-8"));
+    let old_link = Answer::to(as_browser(house.stranger(Method::GET, "/sign-in?code=0"))).await;
+    assert_eq!((old_link.status, old_link.header("content-type")), (401, "text/html; charset=utf-8"));
+    for path in ["/assets/nothing.js", "/assets/..%2findex.html", "/assets/%2e%2e/x"] {
+        let answer = Answer::to(house.stranger(Method::GET, path)).await;
+        assert!(matches!(answer.status, 401 | 404), "{path}: {}", answer.status);
+    }
 }
 
 #[tokio::test]

@@ -26,6 +26,21 @@ async fn the_document_that_is_served_is_the_one_that_is_generated() {
     assert_eq!(served.json(), document());
 }
 
+/// The dashboard's types are generated from its copy of the document.
+#[test]
+fn the_dashboard_has_the_current_document() {
+    let copy = concat!(env!("CARGO_MANIFEST_DIR"), "/../web/openapi.json");
+    let current = http::openapi().to_pretty_json().unwrap() + "\n";
+    if std::env::var_os("CAISSON_UPDATE").is_some() {
+        std::fs::write(copy, &current).unwrap();
+    }
+    let found = std::fs::read_to_string(copy).unwrap();
+    assert!(
+        found == current,
+        "run `CAISSON_UPDATE=1 cargo test -p caisson-coordinator the_dashboard_has`, then `npm run api` in web/"
+    );
+}
+
 #[test]
 fn every_reference_leads_somewhere() {
     let document = document();

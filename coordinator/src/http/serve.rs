@@ -16,7 +16,7 @@ use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpListener,
 };
-use tokio_util::task::TaskTracker;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower::ServiceExt;
 use tower_http::{catch_panic::CatchPanicLayer, timeout::RequestBodyTimeoutLayer};
 use tracing::{debug, warn};
@@ -29,8 +29,9 @@ const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 /// The largest body: the longest command and environment, escaped as JSON, fit.
 const BODY_BYTES_MAX: usize = 1024 * 1024;
-/// How long connections have to end when the coordinator stops.
-const STOP_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long connections have to end when the coordinator stops. All in all it takes less than the 10 s after which an
+/// engine kills a container that it stops.
+const STOP_TIMEOUT: Duration = Duration::from_secs(3);
 /// How long to wait after the system refused a connection, for want of file descriptors as a rule.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -38,6 +39,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 pub async fn serve(app: Arc<App>, listener: TcpListener) {
     let routes = bounded(router(Arc::clone(&app)));
     let connections = TaskTracker::new();
+    let cut = CancellationToken::new();
     loop {
         let accepted = tokio::select! {
             biased;
@@ -48,7 +50,8 @@ pub async fn serve(app: Arc<App>, listener: TcpListener) {
             Ok((stream, _)) => {
                 // Answers are small and should not wait for more to come.
                 let _ = stream.set_nodelay(true);
-                connections.spawn(connection(Arc::clone(&app), stream, routes.clone()));
+                let connection = connection(Arc::clone(&app), stream, routes.clone());
+                connections.spawn(cut.clone().run_until_cancelled_owned(connection));
             }
             Err(error) => {
                 warn!("a connection can't be accepted: {error}");
@@ -65,6 +68,8 @@ pub async fn serve(app: Arc<App>, listener: TcpListener) {
     };
     if tokio::time::timeout(STOP_TIMEOUT, ended).await.is_err() {
         warn!("some connections did not end within {STOP_TIMEOUT:?} and are cut");
+        cut.cancel();
+        connections.wait().await;
     }
 }
 

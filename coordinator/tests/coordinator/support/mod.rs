@@ -9,7 +9,7 @@ mod words;
 use std::time::Duration;
 
 pub(crate) use house::{Answer, House};
-pub(crate) use runner::Runner;
+pub(crate) use runner::{Runner, Socket};
 pub(crate) use tmpfs::Tmpfs;
 pub(crate) use viewer::Viewer;
 pub(crate) use words::*;

@@ -26,6 +26,7 @@ images:
     @exec scripts/images
 
 # run the coordinator in simulated worlds: `--seeds 2000`, or one again: `--seed 7 --trace`
+[positional-arguments]
 simulate *args:
     @scripts/build-tools
     @exec cargo run --quiet --package caisson-simulation --bin simulate -- "$@"

@@ -183,7 +183,8 @@ async fn a_result_waits_for_a_coordinator_that_is_away_even_over_a_restart_of_th
 #[tokio::test]
 async fn a_build_that_takes_its_runner_down_does_not_travel_for_ever() {
     let settings = &["build.max_attempts=2"];
-    let mut cluster = Cluster::start("poison", Wishes { runners: &[1], coordinator: settings }).await;
+    let mut cluster =
+        Cluster::start("poison", Wishes { runners: &[1], coordinator: settings, ..Wishes::default() }).await;
     let repository = Repository::new(&cluster, &[]);
     let id = cluster.submit(repository.build("echo begun; sleep 1000")).await;
     for attempt in 1..=2 {
@@ -205,8 +206,11 @@ async fn a_build_that_takes_its_runner_down_does_not_travel_for_ever() {
 
 #[tokio::test]
 async fn a_restart_storm_of_everyone_loses_nothing() {
-    let mut cluster =
-        Cluster::start("storm", Wishes { runners: &[2, 2], coordinator: &["build.max_attempts=100"] }).await;
+    let mut cluster = Cluster::start(
+        "storm",
+        Wishes { runners: &[2, 2], coordinator: &["build.max_attempts=100"], ..Wishes::default() },
+    )
+    .await;
     let repository = Repository::new(&cluster, &[]);
     let mut builds = Vec::new();
     for _ in 0..8 {

@@ -1,6 +1,7 @@
-"""A web server that serves the git repositories below a folder by git's own CGI program: PORT FOLDER."""
+"""A web server that serves the git repositories below a folder by git's own CGI program: PORT FOLDER [CERTIFICATE]."""
 
 import os
+import ssl
 import subprocess
 import sys
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -38,4 +39,9 @@ class Git(BaseHTTPRequestHandler):
         pass
 
 
-ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), Git).serve_forever()
+server = ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), Git)
+if len(sys.argv) > 3:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(sys.argv[3])
+    server.socket = context.wrap_socket(server.socket, server_side=True)
+server.serve_forever()

@@ -37,10 +37,11 @@ pub struct Process {
 }
 
 impl Process {
-    fn start(program: &str, arguments: &[String], log: PathBuf) -> Self {
+    fn start(program: &str, arguments: &[String], environment: &[(&str, String)], log: PathBuf) -> Self {
         let out = File::options().create(true).append(true).open(&log).unwrap();
         let child = Command::new(binary(program))
             .args(arguments)
+            .envs(environment.iter().cloned())
             .stdin(Stdio::null())
             .stdout(out.try_clone().unwrap())
             .stderr(out)
@@ -91,6 +92,8 @@ pub struct Cluster {
     pub runners: Vec<Runner>,
     http: reqwest::Client,
     address: String,
+    runner_settings: Vec<String>,
+    runner_environment: Vec<(&'static str, String)>,
 }
 
 /// A runner's process and what it is called.
@@ -107,6 +110,10 @@ pub struct Wishes<'a> {
     pub coordinator: &'a [&'a str],
     /// The runners' capacities: as many runners as there are numbers.
     pub runners: &'a [u32],
+    /// Further settings of the runners.
+    pub runner_settings: &'a [String],
+    /// Environment variables of the runners.
+    pub runner_environment: &'a [(&'static str, String)],
 }
 
 impl Cluster {
@@ -132,7 +139,17 @@ impl Cluster {
         })
         .await;
         let http = reqwest::Client::new();
-        let mut cluster = Self { folder, name, settings, coordinator, runners: vec![], http, address };
+        let mut cluster = Self {
+            folder,
+            name,
+            settings,
+            coordinator,
+            runners: vec![],
+            http,
+            address,
+            runner_settings: wishes.runner_settings.to_vec(),
+            runner_environment: wishes.runner_environment.to_vec(),
+        };
         for capacity in wishes.runners {
             cluster.add_runner(*capacity, None).await;
         }
@@ -143,7 +160,7 @@ impl Cluster {
     pub async fn add_runner(&mut self, capacity: u32, address: Option<&str>) -> usize {
         let name = format!("{}-{}", self.name, self.runners.len() + 1);
         let work_dir = self.folder.path().join(&name);
-        let arguments: Vec<String> = [
+        let mut arguments: Vec<String> = [
             "--coordinator-url",
             &format!("http://{}", address.unwrap_or(&self.address)),
             "--token-file",
@@ -165,8 +182,11 @@ impl Cluster {
         ]
         .map(str::to_owned)
         .to_vec();
-        let process =
-            Process::start("caisson-runner", &arguments, self.folder.path().join(format!("{name}.log")));
+        for setting in &self.runner_settings {
+            arguments.extend(["--set".to_owned(), setting.clone()]);
+        }
+        let log = self.folder.path().join(format!("{name}.log"));
+        let process = Process::start("caisson-runner", &arguments, &self.runner_environment, log);
         self.runners.push(Runner { name: name.clone(), process, arguments });
         self.runner_is(&name, "ready").await;
         self.runners.len() - 1
@@ -199,7 +219,8 @@ impl Cluster {
     /// Starts a runner again after it was killed.
     pub fn restart_runner(&mut self, at: usize) {
         let runner = &mut self.runners[at];
-        runner.process = Process::start("caisson-runner", &runner.arguments, runner.process.log.clone());
+        let log = runner.process.log.clone();
+        runner.process = Process::start("caisson-runner", &runner.arguments, &self.runner_environment, log);
     }
 
     pub fn kill_coordinator(&mut self) {
@@ -379,7 +400,7 @@ fn start_coordinator(folder: &Path, listen: &str, settings: &[String]) -> Proces
     for setting in settings {
         arguments.extend(["--set".to_owned(), setting.clone()]);
     }
-    Process::start("caisson-coordinator", &arguments, folder.join("coordinator.log"))
+    Process::start("caisson-coordinator", &arguments, &[], folder.join("coordinator.log"))
 }
 
 pub fn containers(runner: &str) -> Vec<String> {

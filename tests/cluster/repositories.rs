@@ -1,14 +1,17 @@
-//! Where the code comes from: this very checkout, a git server, a web server.
+//! Where the code comes from: this very checkout, a git server, a web server, with TLS and without, and ssh.
 
 use std::{
+    fs,
     net::TcpListener,
+    os::unix::fs::PermissionsExt,
     path::Path,
     process::{Child, Command, Stdio},
 };
 
 use serde_json::json;
+use tempfile::TempDir;
 
-use crate::harness::{Cluster, Repository, eventually};
+use crate::harness::{Cluster, Repository, Wishes, eventually};
 
 /// A server that is stopped when the test ends.
 struct Server(Child);
@@ -100,6 +103,99 @@ async fn a_repository_served_over_http_is_built() {
         "{build:#}"
     );
     cluster.stops_without_a_trace().await;
+}
+
+#[tokio::test]
+async fn a_repository_served_over_https_is_built_where_its_certificate_is_trusted() {
+    let keys = TempDir::new().unwrap();
+    let certificate = keys.path().join("certificate.pem");
+    let name = ["-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1"];
+    run(Command::new("openssl")
+        .args(["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1"])
+        .args(name)
+        .arg("-keyout")
+        .arg(&certificate)
+        .arg("-out")
+        .arg(keys.path().join("public.pem")));
+    let public = fs::read(keys.path().join("public.pem")).unwrap();
+    fs::write(&certificate, [fs::read(&certificate).unwrap(), public].concat()).unwrap();
+
+    let trust = [("SSL_CERT_FILE", keys.path().join("public.pem").display().to_string())];
+    let trusting = Wishes { runners: &[1], runner_environment: &trust, ..Wishes::default() };
+    let cluster = Cluster::start("https", trusting).await;
+    let repository = Repository::new(&cluster, &[("file", "by https\n")]);
+    let port = free_port();
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("cluster/git_http_server.py");
+    let mut server = Command::new("python3");
+    server.arg(script).arg(port.to_string()).arg(cluster.folder()).arg(&certificate);
+    let _server = Server::start(port, &mut server).await;
+    let url = format!("https://127.0.0.1:{port}/repository/.git");
+    builds_by_sha_branch_and_tag(&cluster, &repository, &url, b"by https\n").await;
+    cluster.stops_without_a_trace().await;
+
+    let doubting = Cluster::small("https-doubt").await;
+    let id = doubting.submit(json!({ "repository_url": url, "commit": "main", "command": "true" })).await;
+    let build = doubting.ended(&id).await;
+    assert_eq!(
+        (&build["status"], &build["reason"]),
+        (&json!("errored"), &json!("clone_failed")),
+        "{build:#}"
+    );
+    assert!(build["message"].as_str().unwrap().contains("certificate"), "{build:#}");
+    doubting.stops_without_a_trace().await;
+}
+
+#[tokio::test]
+async fn a_repository_served_over_ssh_is_built_where_its_host_key_is_known() {
+    let keys = TempDir::new().unwrap();
+    let key = |name: &str| keys.path().join(name);
+    for name in ["host", "user"] {
+        run(Command::new("ssh-keygen").args(["-q", "-t", "ed25519", "-N", "", "-f"]).arg(key(name)));
+    }
+    fs::copy(key("user.pub"), key("authorized_keys")).unwrap();
+    fs::set_permissions(keys.path(), fs::Permissions::from_mode(0o700)).unwrap();
+    // Where sshd puts itself before it lets somebody in; a system that runs one has it.
+    fs::create_dir_all("/run/sshd").unwrap();
+    let port = free_port();
+    let mut server = Command::new("/usr/sbin/sshd");
+    server.args(["-D", "-e", "-f", "/dev/null", "-p", &port.to_string()]);
+    for option in [
+        "ListenAddress=127.0.0.1".to_owned(),
+        "StrictModes=no".to_owned(),
+        "UsePAM=no".to_owned(),
+        "PidFile=none".to_owned(),
+        format!("HostKey={}", key("host").display()),
+        format!("AuthorizedKeysFile={}", key("authorized_keys").display()),
+    ] {
+        server.args(["-o", &option]);
+    }
+    let _server = Server::start(port, &mut server).await;
+    let host_key = fs::read_to_string(key("host.pub")).unwrap();
+    fs::write(key("known_hosts"), format!("[127.0.0.1]:{port} {host_key}")).unwrap();
+
+    let settings = [
+        format!("git.ssh_key_file={}", key("user").display()),
+        format!("git.ssh_known_hosts={}", key("known_hosts").display()),
+    ];
+    let knowing = Wishes { runners: &[1], runner_settings: &settings, ..Wishes::default() };
+    let cluster = Cluster::start("ssh", knowing).await;
+    let repository = Repository::new(&cluster, &[("file", "by ssh\n")]);
+    let url = format!("ssh://root@127.0.0.1:{port}{}", repository.path.display());
+    builds_by_sha_branch_and_tag(&cluster, &repository, &url, b"by ssh\n").await;
+    cluster.stops_without_a_trace().await;
+
+    let stranger = Wishes { runners: &[1], runner_settings: &settings[..1], ..Wishes::default() };
+    let cluster = Cluster::start("ssh-stranger", stranger).await;
+    let id = cluster.submit(json!({ "repository_url": url, "commit": "main", "command": "true" })).await;
+    let build = cluster.ended(&id).await;
+    assert_eq!(build["status"], "errored", "{build:#}");
+    assert!(build["message"].as_str().unwrap().contains("host key"), "{build:#}");
+    cluster.stops_without_a_trace().await;
+}
+
+fn run(command: &mut Command) {
+    let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
 }
 
 async fn builds_by_sha_branch_and_tag(cluster: &Cluster, repository: &Repository, url: &str, content: &[u8]) {

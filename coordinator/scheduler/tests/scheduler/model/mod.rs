@@ -53,6 +53,7 @@ impl Model for SmallWorld {
             Property::always(rule::DRAIN, |_: &Self, state: &State| state.keeps(rule::DRAIN)),
             Property::always(rule::KEY, |_: &Self, state: &State| state.keeps(rule::KEY)),
             Property::always(rule::REMOVAL, |_: &Self, state: &State| state.keeps(rule::REMOVAL)),
+            Property::always(rule::AN_END, |_: &Self, state: &State| state.keeps(rule::AN_END)),
             Property::always(rule::OWN_CHECK, |_: &Self, state: &State| state.keeps(rule::OWN_CHECK)),
             Property::always(
                 "I10: where nothing more happens, every build has ended",

@@ -19,6 +19,7 @@ pub(crate) mod rule {
     pub(crate) const DRAIN: &str = "rule 8: a draining runner gets no new builds";
     pub(crate) const KEY: &str = "rule 10: the same key gives the same build";
     pub(crate) const REMOVAL: &str = "rule 4: a removal takes the silent runner, and no other";
+    pub(crate) const AN_END: &str = "rule 5: no build travels for ever";
     pub(crate) const OWN_CHECK: &str = "the scheduler's own invariants";
 }
 
@@ -226,7 +227,8 @@ impl State {
             .check_causes(world, cause, &before, &step)
             .and_then(|()| self.store.commit(&step.changes, &world.offers))
             .and_then(|()| self.store.agrees(&self.scheduler))
-            .and_then(|()| self.nobody_has_too_much(world));
+            .and_then(|()| self.nobody_has_too_much(world))
+            .and_then(|()| self.nobody_travels_for_ever());
         if let Err(Broken { law, .. }) = held {
             self.break_law(law);
         }
@@ -335,6 +337,13 @@ impl State {
             law(has <= *capacity as usize, store::ONE_ATTEMPT, || format!("{runner} has {has} builds"))?;
         }
         Ok(())
+    }
+
+    /// What may go wrong is counted, and so is what it costs. Without this law a bug can make a world endless.
+    fn nobody_travels_for_ever(&self) -> Result<(), Broken> {
+        const ATTEMPTS_MAX: usize = 6;
+        let restless = self.store.rows().find(|(_, row)| row.attempts.len() > ATTEMPTS_MAX);
+        law(restless.is_none(), rule::AN_END, || format!("{restless:?}"))
     }
 
     fn note_outcome(

@@ -94,6 +94,21 @@ fn a_late_timer_removes_nobody_and_grants_a_full_timeout() {
 }
 
 #[test]
+fn a_coordinator_that_was_away_grants_a_full_timeout_however_short_it_was_away() {
+    let mut world = World::new();
+    world.runner("r1", 1);
+    let a = world.submit("a");
+    world.freezes("r1");
+    world.now = world.now.after_ms(20_000);
+    world.apply(Event::Resumed);
+    world.wakes();
+    world.passes(19_999);
+    world.expect(a, "assigned, attempt 1 on r1");
+    world.passes(1);
+    world.expect(a, "queued, attempt 1");
+}
+
+#[test]
 fn a_removal_is_told_apart_from_a_stall_by_half_an_interval() {
     for (late_ms, status) in [(4_999, "queued, attempt 1"), (5_000, "assigned, attempt 1 on r1")] {
         let mut world = World::new();

@@ -26,6 +26,7 @@ use crate::{
     checkout::Checkout,
     config::Config,
     engine::Engine,
+    health::Health,
     spool::{Assignment, Restored, Spool},
     workspace::{Workspaces, blocking},
 };
@@ -48,6 +49,8 @@ pub struct Host {
     pub workspaces: Workspaces,
     /// What fills them.
     pub checkout: Checkout,
+    /// Whether builds can run at all.
+    pub health: Health,
 }
 
 /// The attempts that this runner holds.

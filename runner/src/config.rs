@@ -28,6 +28,8 @@ pub struct Config {
     pub labels: Labels,
     /// Holds workspaces, mirrors and the spool.
     pub work_dir: PathBuf,
+    /// No build begins while the disk of `work_dir` has less room than this.
+    pub disk_free_min: ByteSize,
     /// How long the coordinator is looked for.
     pub connect: Connect,
     /// What runs containers.
@@ -60,6 +62,10 @@ pub struct Connect {
 pub struct EngineConfig {
     /// Where its socket is.
     pub host: EngineHost,
+    /// How long it has to answer a call that it should answer at once.
+    pub deadline: Period,
+    /// How long a build waits for an engine that is away, or a disk that is full, before it is another runner's.
+    pub patience: Period,
 }
 
 /// How repositories are fetched.
@@ -144,8 +150,13 @@ impl Default for Config {
             capacity: NonZeroU32::MIN,
             labels: Labels::default(),
             work_dir: PathBuf::from("./caisson-runner"),
+            disk_free_min: ByteSize::mib(512),
             connect: Connect { attempts: 5, delay: Period::seconds(10) },
-            engine: EngineConfig { host: EngineHost("unix:///var/run/docker.sock".into()) },
+            engine: EngineConfig {
+                host: EngineHost("unix:///var/run/docker.sock".into()),
+                deadline: Period::seconds(60),
+                patience: Period::seconds(15),
+            },
             git: Git {
                 allow_file_urls: false,
                 timeout: Period::seconds(600),

@@ -12,9 +12,10 @@ use tracing::{info, warn};
 use crate::{
     builds::{Builds, Host},
     checkout::Checkout,
-    config::{Config, EngineHost, TokenError},
+    config::{Config, EngineConfig, TokenError},
     connection::{self, ConnectionError, Identity},
     engine::{Engine, EngineError, EngineInfo, docker::DockerEngine},
+    health::{self, Health},
     spool::Spool,
     sweep::{self, SharedNetwork},
     workspace::Workspaces,
@@ -73,7 +74,7 @@ pub enum ServeError {
 pub async fn serve(config: Config, program: PathBuf, wish: watch::Receiver<Wish>) -> Result<(), ServeError> {
     let token = config.read_token()?;
     let work_dir = open_work_dir(&config)?;
-    let (engine, info) = find_engine(&config.engine.host).await?;
+    let (engine, info) = find_engine(&config.engine).await?;
     let identity = Identity { token, instance: uuid::Uuid::new_v4(), engine: info.description.clone() };
 
     let builds = prepare(config, engine, info, &work_dir, program)?;
@@ -84,6 +85,7 @@ pub async fn serve(config: Config, program: PathBuf, wish: watch::Receiver<Wish>
         result = connection::run(&builds, &identity) => result,
         () = obey(&builds, wish) => Ok(()),
         () = sweep::every_minute(&builds) => Ok(()),
+        () = health::watch(&builds) => Ok(()),
     };
     // Whatever it was that ended, nothing that the runner made outlives it.
     builds.release_all();
@@ -138,10 +140,10 @@ fn open_work_dir(config: &Config) -> Result<WorkDir, ServeError> {
     }
 }
 
-async fn find_engine(host: &EngineHost) -> Result<(Arc<dyn Engine>, EngineInfo), EngineError> {
+async fn find_engine(engine: &EngineConfig) -> Result<(Arc<dyn Engine>, EngineInfo), EngineError> {
     let mut tries = 1;
     loop {
-        let found = match DockerEngine::at(host) {
+        let found = match DockerEngine::at(engine) {
             Ok(engine) => engine.probe().await.map(|info| (engine, info)),
             Err(error) => Err(error),
         };
@@ -176,5 +178,6 @@ fn prepare(
     };
     let (spool, workspaces, checkout) = open().map_err(|cause| work_dir.error(cause))?;
     let architecture = info.architecture;
-    Ok(Builds::new(Arc::new(Host { config, engine, architecture, workspaces, checkout }), spool))
+    let health = Health::default();
+    Ok(Builds::new(Arc::new(Host { config, engine, architecture, workspaces, checkout, health }), spool))
 }

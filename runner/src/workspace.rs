@@ -25,6 +25,12 @@ impl Workspaces {
         Ok(Self { root })
     }
 
+    /// The folder of all workspaces.
+    #[must_use]
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
     /// Where the workspace of a build is.
     #[must_use]
     pub fn path(&self, build: BuildId) -> PathBuf {

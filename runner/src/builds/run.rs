@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
 use caisson_protocol::{
     AttemptId, AttemptReport, ErrorReason, Outcome, Phases, ResolvedCommit, RunnerMessage,
 };
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 use tracing::{info, warn};
 
 use super::{
@@ -55,6 +55,9 @@ pub(super) async fn run(builds: Arc<Builds>, attempt: Arc<Attempt>) {
     let ended = conclude(sender, ended).await;
     match ended {
         Ok(outcome) => {
+            if outcome.is_infrastructure() {
+                builds.host.health.doubt();
+            }
             let report = AttemptReport { outcome, phases, resolved_commit, log_bytes: 0 };
             finish(&attempt, log, report).await;
             let cleanup_ms = clean(&builds.host, id, container_made).await;
@@ -180,6 +183,7 @@ struct Build<'a> {
 
 impl Build<'_> {
     async fn steps(&mut self) -> Result<Outcome, Cut> {
+        self.await_health().await?;
         let workspace = self.make_workspace().await?;
         let commit = self.check_out(workspace.clone()).await?;
         let image = self.get_image().await?;
@@ -194,6 +198,18 @@ impl Build<'_> {
         let ended = self.follow(container, &image).await;
         self.phases.run_ms = Some(elapsed_ms(begun));
         ended
+    }
+
+    /// An engine that restarts is away for some seconds, which is not worth an attempt.
+    async fn await_health(&self) -> Result<(), Cut> {
+        let health = &self.host.health;
+        let Some(sickness) = health.sickness() else { return Ok(()) };
+        self.log.say(format!("The runner can't run builds: {}", sickness.message)).await;
+        let recovered = timeout(self.host.config.engine.patience.0, health.recovered());
+        match self.unless_interrupted(recovered).await? {
+            Ok(()) => Ok(()),
+            Err(_) => Err(Cut::Failed(outcome::errored(sickness.reason, sickness.message))),
+        }
     }
 
     async fn make_workspace(&self) -> Result<PathBuf, Cut> {

@@ -26,14 +26,12 @@ use super::{
     ContainerId, ContainerRequest, Engine, EngineError, EngineInfo, Exit, Image, ImageError, Output, Owned,
     OwnedKind, Signal,
 };
-use crate::config::{EngineHost, Network, PullPolicy, RunnerName};
+use crate::config::{EngineConfig, Network, PullPolicy, RunnerName};
 
 pub use request::network_name;
 
-/// How long the engine has for what it does at once. Making a container can wait for a slow disk.
-const CALL_DEADLINE: Duration = Duration::from_secs(60);
-/// How long the engine has to say who it is.
-const PROBE_DEADLINE: Duration = Duration::from_secs(5);
+/// How long the engine has, at most, to say who it is.
+const PROBE_DEADLINE_MAX: Duration = Duration::from_secs(5);
 
 /// The labels by which what a runner made is found again.
 mod label {
@@ -46,6 +44,8 @@ mod label {
 pub struct DockerEngine {
     docker: Docker,
     host: String,
+    /// How long the engine has for what it does at once. Making a container can wait for a slow disk.
+    deadline: Duration,
     /// Docker lets two networks have one name, so only one is made at a time.
     network: Mutex<()>,
 }
@@ -55,10 +55,10 @@ impl DockerEngine {
     ///
     /// # Errors
     /// When there is no socket.
-    pub fn at(host: &EngineHost) -> Result<Self, EngineError> {
-        let host = host.as_str().to_owned();
+    pub fn at(config: &EngineConfig) -> Result<Self, EngineError> {
+        let host = config.host.as_str().to_owned();
         let docker = connect(&host).map_err(|error| error::of_call(&host, error))?;
-        Ok(Self { docker, host, network: Mutex::new(()) })
+        Ok(Self { docker, host, deadline: config.deadline.0, network: Mutex::new(()) })
     }
 
     /// Gives a call its deadline, and its errors our names.
@@ -67,10 +67,14 @@ impl DockerEngine {
         name: &'static str,
         call: impl Future<Output = Result<T, bollard::errors::Error>>,
     ) -> Result<T, EngineError> {
-        match timeout(CALL_DEADLINE, call).await {
+        match timeout(self.deadline, call).await {
             Ok(result) => result.map_err(|error| error::of_call(&self.host, error)),
-            Err(_) => Err(self.silent(name, CALL_DEADLINE)),
+            Err(_) => Err(self.silent(name, self.deadline)),
         }
+    }
+
+    fn probe_deadline(&self) -> Duration {
+        PROBE_DEADLINE_MAX.min(self.deadline)
     }
 
     fn silent(&self, call: &'static str, deadline: Duration) -> EngineError {
@@ -109,11 +113,12 @@ fn connect(host: &str) -> Result<Docker, bollard::errors::Error> {
 #[async_trait]
 impl Engine for DockerEngine {
     async fn probe(&self) -> Result<EngineInfo, EngineError> {
-        let (info, version) =
-            timeout(PROBE_DEADLINE, async { tokio::try_join!(self.docker.info(), self.docker.version()) })
-                .await
-                .map_err(|_| self.silent("info", PROBE_DEADLINE))?
-                .map_err(|error| error::of_call(&self.host, error))?;
+        let (info, version) = timeout(self.probe_deadline(), async {
+            tokio::try_join!(self.docker.info(), self.docker.version())
+        })
+        .await
+        .map_err(|_| self.silent("info", self.probe_deadline()))?
+        .map_err(|error| error::of_call(&self.host, error))?;
         let mut warnings = Vec::new();
         let lacks = |capability: Option<bool>| capability == Some(false);
         if lacks(info.memory_limit) || lacks(info.cpu_cfs_quota) || lacks(info.pids_limit) {
@@ -131,9 +136,9 @@ impl Engine for DockerEngine {
 
     async fn check(&self) -> Result<(), EngineError> {
         let fresh = connect(&self.host).map_err(|error| error::of_call(&self.host, error))?;
-        match timeout(PROBE_DEADLINE, fresh.ping()).await {
+        match timeout(self.probe_deadline(), fresh.ping()).await {
             Ok(result) => result.map(|_| ()).map_err(|error| error::of_call(&self.host, error)),
-            Err(_) => Err(self.silent("ping", PROBE_DEADLINE)),
+            Err(_) => Err(self.silent("ping", self.probe_deadline())),
         }
     }
 

@@ -9,6 +9,7 @@ mod checkout;
 mod connection;
 mod endings;
 mod engine;
+mod faults;
 mod output;
 mod restart;
 mod world;

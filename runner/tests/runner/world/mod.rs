@@ -1,6 +1,7 @@
 //! What a story needs: a coordinator, runners, repositories, and the means to look for what was left behind.
 
 pub(crate) mod coordinator;
+pub(crate) mod dockerd;
 pub(crate) mod repository;
 pub(crate) mod runner;
 pub(crate) mod servers;
@@ -16,6 +17,7 @@ use serde_json::json;
 use tempfile::TempDir;
 
 pub(crate) use coordinator::Coordinator;
+pub(crate) use dockerd::Dockerd;
 pub(crate) use repository::Repository;
 pub(crate) use runner::Runner;
 
@@ -41,6 +43,12 @@ impl World {
         let runner = Runner::start(&home.path().join("runner"), &coordinator, settings);
         coordinator.wait("the runner registers", |seen| seen.registrations.len() == 1).await;
         Self { coordinator, runner, repository, _home: home }
+    }
+
+    /// As `with`, on an engine of its own.
+    pub(crate) async fn on(engine: &Dockerd, settings: &[&str]) -> Self {
+        let host = format!("engine.host={}", engine.host());
+        Self::with(&[&[host.as_str()], settings].concat()).await
     }
 
     pub(crate) async fn new() -> Self {
@@ -80,8 +88,16 @@ pub(crate) fn spec_from(value: serde_json::Value) -> BuildSpec {
 
 /// What bears a runner's label.
 pub(crate) async fn owned(runner: &str) -> Vec<Owned> {
-    let engine =
-        DockerEngine::at(&Config::default().engine.host).expect("run scripts/engine && scripts/images");
+    owned_at(runner, None).await
+}
+
+/// What bears a runner's label on an engine that is perhaps not the machine's.
+pub(crate) async fn owned_at(runner: &str, host: Option<&str>) -> Vec<Owned> {
+    let mut config = Config::default().engine;
+    if let Some(host) = host {
+        config.host = host.to_owned().try_into().unwrap();
+    }
+    let engine = DockerEngine::at(&config).expect("run scripts/engine && scripts/images");
     let listed = engine.list_owned(&runner.parse().unwrap()).await;
     listed.expect("these tests need a Docker engine and the test image: run scripts/engine && scripts/images")
 }

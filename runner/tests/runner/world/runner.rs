@@ -9,13 +9,14 @@ use std::{
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use super::{Coordinator, coordinator::TOKEN, docker, names, owned, until};
+use super::{Coordinator, coordinator::TOKEN, docker, names, owned_at, until};
 
 /// A runner's process, its folder and its name.
 pub(crate) struct Runner {
     pub(crate) name: String,
     home: PathBuf,
     arguments: Vec<String>,
+    engine: Option<String>,
     process: Child,
 }
 
@@ -44,7 +45,9 @@ impl Runner {
             arguments.extend(["--set".into(), (*setting).to_owned()]);
         }
         let process = spawn(home, &arguments);
-        Self { name, home: home.to_owned(), arguments, process }
+        let engine = settings.iter().filter_map(|setting| setting.strip_prefix("engine.host="));
+        let engine = engine.map(str::to_owned).next_back();
+        Self { name, home: home.to_owned(), arguments, engine, process }
     }
 
     /// Starts it again with the same settings, after its process has ended.
@@ -110,7 +113,7 @@ impl Runner {
     }
 
     pub(crate) async fn has_left_nothing(&self) {
-        assert_eq!(owned(&self.name).await, []);
+        assert_eq!(owned_at(&self.name, self.engine.as_deref()).await, []);
         for folder in ["tmp", "spool"] {
             assert_eq!(names(&self.work_dir().join(folder)), [""; 0], "left in {folder}\n{}", self.log());
         }
@@ -119,7 +122,7 @@ impl Runner {
     /// As `has_left_nothing`, of a runner that goes on: its network may be there.
     pub(crate) async fn becomes_empty(&self) {
         until("nothing of the builds is left", async || {
-            owned(&self.name).await.iter().all(|owned| owned.attempt.is_none())
+            owned_at(&self.name, self.engine.as_deref()).await.iter().all(|owned| owned.attempt.is_none())
                 && ["tmp", "spool"].iter().all(|folder| names(&self.work_dir().join(folder)).is_empty())
         })
         .await;

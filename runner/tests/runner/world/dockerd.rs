@@ -1,0 +1,180 @@
+//! An engine of a test's own, to be restarted, killed and frozen as no one may do with the machine's.
+//!
+//! Its containerd is a process apart, or it would die with dockerd and take every container with it.
+
+use std::{
+    fs::{self, File},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    time::Duration,
+};
+
+use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
+
+use super::{IMAGE, until};
+
+/// A private engine, with the test image and without a network.
+pub(crate) struct Dockerd {
+    home: TempDir,
+    containerd: Child,
+    dockerd: Child,
+}
+
+impl Dockerd {
+    pub(crate) async fn start() -> Self {
+        assert!(rustix::process::geteuid().is_root(), "an engine of the test's own needs root");
+        let home = tempfile::tempdir().unwrap();
+        let path = |name: &str| home.path().join(name).to_str().unwrap().to_owned();
+        fs::write(
+            path("containerd.toml"),
+            "version = 2\ndisabled_plugins = [\"io.containerd.grpc.v1.cri\"]\n",
+        )
+        .unwrap();
+        // The machine's own settings are not this engine's.
+        fs::write(path("daemon.json"), "{}").unwrap();
+        let containerd = spawn(
+            home.path(),
+            "containerd",
+            &[
+                &format!("--config={}", path("containerd.toml")),
+                &format!("--root={}", path("containerd-root")),
+                &format!("--state={}", path("containerd-state")),
+                &format!("--address={}", path("containerd.sock")),
+            ],
+        );
+        until("containerd listens", async || Path::new(&path("containerd.sock")).exists()).await;
+        let dockerd = spawn_dockerd(home.path());
+        let engine = Self { home, containerd, dockerd };
+        engine.answers().await;
+        let load = format!("docker save {IMAGE} | docker -H {} load", engine.host());
+        let loaded = Command::new("sh").args(["-c", &load]).output().unwrap();
+        assert!(loaded.status.success(), "{}", String::from_utf8_lossy(&loaded.stderr));
+        engine
+    }
+
+    pub(crate) fn host(&self) -> String {
+        format!("unix://{}", self.home.path().join("docker.sock").display())
+    }
+
+    pub(crate) fn freeze(&self) {
+        send(&self.dockerd, Signal::STOP);
+    }
+
+    pub(crate) fn thaw(&self) {
+        send(&self.dockerd, Signal::CONT);
+    }
+
+    /// Ends it as a power cut would, containers aside: they run on until it is back.
+    pub(crate) fn kill(&mut self) {
+        self.dockerd.kill().unwrap();
+        self.dockerd.wait().unwrap();
+    }
+
+    /// Ends it as an upgrade does: it ends its containers first.
+    pub(crate) async fn shut_down(&mut self) {
+        send(&self.dockerd, Signal::TERM);
+        let dockerd = &mut self.dockerd;
+        until("dockerd ends", async || dockerd.try_wait().unwrap().is_some()).await;
+    }
+
+    /// Starts it again.
+    pub(crate) async fn revive(&mut self) {
+        // One that was killed leaves the file, by which the next finds a process that is not there.
+        let _ = fs::remove_file(self.home.path().join("docker.pid"));
+        self.dockerd = spawn_dockerd(self.home.path());
+        self.answers().await;
+    }
+
+    /// Every container on it, whoever made it.
+    pub(crate) fn containers(&self) -> String {
+        let listed = Command::new("docker").args(["-H", &self.host(), "ps", "-aq"]).output().unwrap();
+        String::from_utf8_lossy(&listed.stdout).trim().to_owned()
+    }
+
+    async fn answers(&self) {
+        let host = self.host();
+        until("the private engine answers", async || {
+            let version = Command::new("docker").args(["-H", &host, "version"]).output().unwrap();
+            version.status.success()
+        })
+        .await;
+    }
+}
+
+impl Drop for Dockerd {
+    fn drop(&mut self) {
+        self.thaw();
+        if std::thread::panicking() {
+            let log = fs::read_to_string(self.home.path().join("dockerd.log")).unwrap_or_default();
+            let lines: Vec<&str> = log.lines().collect();
+            eprintln!("--- dockerd\n{}", lines[lines.len().saturating_sub(20)..].join("\n"));
+        }
+        for child in [&mut self.dockerd, &mut self.containerd] {
+            send(child, Signal::TERM);
+            std::thread::sleep(Duration::from_millis(200));
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+        end_shims(self.home.path());
+        let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+        let of_ours = |line: &&str| line.contains(self.home.path().to_str().unwrap_or("?"));
+        for line in mounts.lines().rev().filter(of_ours) {
+            let target = line.split(' ').nth(1).unwrap_or_default();
+            let _ = Command::new("umount").args(["-l", target]).output();
+        }
+    }
+}
+
+/// The processes that hold containers bear this engine's folder in their command line; what they held ends with them.
+fn end_shims(home: &Path) {
+    for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
+        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
+        let command = fs::read(entry.path().join("cmdline")).unwrap_or_default();
+        let command = String::from_utf8_lossy(&command);
+        if command.starts_with("/usr/bin/containerd-shim") && command.contains(home.to_str().unwrap_or("?")) {
+            let children = fs::read_to_string(entry.path().join(format!("task/{pid}/children")));
+            let children = children.unwrap_or_default();
+            for pid in children.split_whitespace().filter_map(|pid| pid.parse().ok()).chain([pid]) {
+                let _ = Pid::from_raw(pid).map(|pid| kill_process(pid, Signal::KILL));
+            }
+        }
+    }
+}
+
+fn send(child: &Child, signal: Signal) {
+    let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
+    let _ = pid.map(|pid| kill_process(pid, signal));
+}
+
+fn spawn_dockerd(home: &Path) -> Child {
+    let path = |name: &str| home.join(name).to_str().unwrap().to_owned();
+    spawn(
+        home,
+        "dockerd",
+        &[
+            &format!("--host=unix://{}", path("docker.sock")),
+            &format!("--containerd={}", path("containerd.sock")),
+            &format!("--data-root={}", path("data")),
+            &format!("--exec-root={}", path("exec")),
+            &format!("--pidfile={}", path("docker.pid")),
+            &format!("--config-file={}", path("daemon.json")),
+            "--bridge=none",
+            "--iptables=false",
+            "--ip6tables=false",
+            "--shutdown-timeout=3",
+        ],
+    )
+}
+
+fn spawn(home: &Path, program: &str, arguments: &[&str]) -> Child {
+    let log: PathBuf = home.join(format!("{program}.log"));
+    let log = File::options().create(true).append(true).open(log).unwrap();
+    Command::new(program)
+        .args(arguments)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(log)
+        .spawn()
+        .unwrap_or_else(|error| panic!("{program}: {error}: run scripts/engine, which installs it"))
+}

@@ -53,11 +53,12 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
     }
     let settings = loaded.settings.check().map_err(anyhow::Error::msg)?;
     tokio::runtime::Runtime::new().context("the async runtime")?.block_on(async {
+        // Heard from the first moment on: who reads where it listens may already want it to stop.
+        let mut terminate = signal(SignalKind::terminate())?;
+        let mut interrupt = signal(SignalKind::interrupt())?;
         let coordinator = Coordinator::start(settings).await?;
         announce(&coordinator)?;
         let stopping = coordinator.stopping();
-        let mut terminate = signal(SignalKind::terminate())?;
-        let mut interrupt = signal(SignalKind::interrupt())?;
         tokio::spawn(async move {
             tokio::select! {
                 _ = terminate.recv() => {}

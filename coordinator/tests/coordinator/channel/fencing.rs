@@ -5,7 +5,7 @@ use serde_json::json;
 use tokio_tungstenite::tungstenite::Message;
 
 use super::impatient;
-use crate::support::{House, Runner, commit, eventually, registration, report};
+use crate::support::{House, Runner, commit, registration, report};
 
 #[tokio::test]
 async fn a_silent_runners_build_goes_to_another_and_its_late_end_changes_nothing() {

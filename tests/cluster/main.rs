@@ -11,4 +11,5 @@ mod faults;
 mod harness;
 mod network_faults;
 mod repositories;
+mod ssh_server;
 mod traces;

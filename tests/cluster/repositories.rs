@@ -3,15 +3,18 @@
 use std::{
     fs,
     net::TcpListener,
-    os::unix::fs::PermissionsExt,
     path::Path,
     process::{Child, Command, Stdio},
 };
 
+use russh::keys::ssh_key::LineEnding;
 use serde_json::json;
 use tempfile::TempDir;
 
-use crate::harness::{Cluster, Repository, Wishes, eventually};
+use crate::{
+    harness::{Cluster, Repository, Wishes, eventually},
+    ssh_server::{SshServer, new_key},
+};
 
 /// A server that is stopped when the test ends.
 struct Server(Child);
@@ -149,29 +152,11 @@ async fn a_repository_served_over_https_is_built_where_its_certificate_is_truste
 async fn a_repository_served_over_ssh_is_built_where_its_host_key_is_known() {
     let keys = TempDir::new().unwrap();
     let key = |name: &str| keys.path().join(name);
-    for name in ["host", "user"] {
-        run(Command::new("ssh-keygen").args(["-q", "-t", "ed25519", "-N", "", "-f"]).arg(key(name)));
-    }
-    fs::copy(key("user.pub"), key("authorized_keys")).unwrap();
-    fs::set_permissions(keys.path(), fs::Permissions::from_mode(0o700)).unwrap();
-    // Where sshd puts itself before it lets somebody in; a system that runs one has it.
-    fs::create_dir_all("/run/sshd").unwrap();
-    let port = free_port();
-    let mut server = Command::new("/usr/sbin/sshd");
-    server.args(["-D", "-e", "-f", "/dev/null", "-p", &port.to_string()]);
-    for option in [
-        "ListenAddress=127.0.0.1".to_owned(),
-        "StrictModes=no".to_owned(),
-        "UsePAM=no".to_owned(),
-        "PidFile=none".to_owned(),
-        format!("HostKey={}", key("host").display()),
-        format!("AuthorizedKeysFile={}", key("authorized_keys").display()),
-    ] {
-        server.args(["-o", &option]);
-    }
-    let _server = Server::start(port, &mut server).await;
-    let host_key = fs::read_to_string(key("host.pub")).unwrap();
-    fs::write(key("known_hosts"), format!("[127.0.0.1]:{port} {host_key}")).unwrap();
+    let (host, user) = (new_key(), new_key());
+    let known = host.public_key().to_openssh().unwrap();
+    fs::write(key("user"), user.to_openssh(LineEnding::LF).unwrap().as_bytes()).unwrap();
+    let server = SshServer::start(host, user.public_key().clone()).await;
+    fs::write(key("known_hosts"), format!("[127.0.0.1]:{} {known}\n", server.address.port())).unwrap();
 
     let settings = [
         format!("git.ssh_key_file={}", key("user").display()),
@@ -180,7 +165,7 @@ async fn a_repository_served_over_ssh_is_built_where_its_host_key_is_known() {
     let knowing = Wishes { runners: &[1], runner_settings: &settings, ..Wishes::default() };
     let cluster = Cluster::start("ssh", knowing).await;
     let repository = Repository::new(&cluster, &[("file", "by ssh\n")]);
-    let url = format!("ssh://root@127.0.0.1:{port}{}", repository.path.display());
+    let url = format!("ssh://git@{}{}", server.address, repository.path.display());
     builds_by_sha_branch_and_tag(&cluster, &repository, &url, b"by ssh\n").await;
     cluster.stops_without_a_trace().await;
 

@@ -126,6 +126,12 @@ pub enum Network {
 pub struct ImageConfig {
     /// When the registry is asked.
     pub pull: PullPolicy,
+    /// How long a pull may take in all, further tries included.
+    pub timeout: Period,
+    /// How long a pull may go on without any news.
+    pub stall: Period,
+    /// A file with the credentials of registries, as `docker login` writes it: `~/.docker/config.json`.
+    pub credentials_file: Option<PathBuf>,
 }
 
 /// When a registry is asked for an image.
@@ -178,7 +184,12 @@ impl Default for Config {
                 shm: ByteSize::mib(64),
             },
             network: Network::Bridge,
-            image: ImageConfig { pull: PullPolicy::IfMissing },
+            image: ImageConfig {
+                pull: PullPolicy::IfMissing,
+                timeout: Period::seconds(30 * 60),
+                stall: Period::seconds(60),
+                credentials_file: None,
+            },
         }
     }
 }

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use caisson_protocol::{AttemptId, ImageRef, Stream};
 use futures_util::stream::BoxStream;
 
-use crate::config::{Limits, Network, PullPolicy, RunnerName};
+use crate::config::{ImageConfig, Limits, Network, RunnerName};
 
 /// What runs containers.
 #[async_trait]
@@ -28,7 +28,7 @@ pub trait Engine: Send + Sync {
     async fn ensure_image(
         &self,
         image: &ImageRef,
-        policy: PullPolicy,
+        config: &ImageConfig,
         progress: &(dyn Fn(String) + Send + Sync),
     ) -> Result<Image, ImageError>;
 

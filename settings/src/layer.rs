@@ -3,6 +3,7 @@
 
 use figment::{
     Figment, Metadata, Profile, Provider, Source,
+    error::{Actual, Kind},
     value::{Dict, Map, Value},
 };
 
@@ -14,6 +15,7 @@ pub(crate) const ENVIRONMENT: &str = "environment";
 pub(crate) const ARGUMENTS: &str = "arguments";
 
 /// One source of texts, and what it sets.
+#[derive(Clone)]
 pub(crate) struct Layer {
     name: &'static str,
     values: Dict,
@@ -62,6 +64,27 @@ impl Layer {
             }
         }
         if errors.is_empty() { Ok(layer) } else { Err(SettingsError(errors)) }
+    }
+
+    /// Reads texts as numbers or truth values where that is what their keys, empty by default, turned out to take.
+    /// Returns whether there were any.
+    pub(crate) fn retype(&mut self, known: &[(String, Value)], errors: &figment::Error) -> bool {
+        let mut retyped = false;
+        for error in errors.clone() {
+            let key = error.path.join(".");
+            let empty =
+                known.iter().any(|(name, default)| *name == key && matches!(default, Value::Empty(..)));
+            let Kind::InvalidType(Actual::Str(text), _) = &error.kind else { continue };
+            let value = number(text).or_else(|| text.parse::<bool>().map(Value::from).ok());
+            let place = find(&mut self.values, &key);
+            if let (true, Some(value), Some(place)) = (empty, value, place)
+                && matches!(place, Value::String(..))
+            {
+                *place = value;
+                retyped = true;
+            }
+        }
+        retyped
     }
 
     fn set(&mut self, known: &[(String, Value)], key: &str, text: &str) -> Result<(), String> {
@@ -120,11 +143,7 @@ pub(crate) fn show(value: &Value) -> String {
 
 fn typed(text: &str, default: &Value) -> Result<Value, String> {
     match default {
-        Value::Num(..) => {
-            let number =
-                text.parse::<u64>().map(Value::from).or_else(|_| text.parse::<f64>().map(Value::from));
-            number.map_err(|_| format!("found {text:?}, expected a number"))
-        }
+        Value::Num(..) => number(text).ok_or_else(|| format!("found {text:?}, expected a number")),
         Value::Bool(..) => text
             .parse::<bool>()
             .map(Value::from)
@@ -132,6 +151,22 @@ fn typed(text: &str, default: &Value) -> Result<Value, String> {
         Value::Array(..) => list(text),
         Value::Empty(..) if text == "null" => Ok(default.clone()),
         _ => Ok(Value::from(text)),
+    }
+}
+
+fn number(text: &str) -> Option<Value> {
+    let whole = text.parse::<u64>().map(Value::from);
+    whole.or_else(|_| text.parse::<f64>().map(Value::from)).ok()
+}
+
+/// The place of a key that is written with dots.
+fn find<'a>(dict: &'a mut Dict, key: &str) -> Option<&'a mut Value> {
+    match key.split_once('.') {
+        None => dict.get_mut(key),
+        Some((section, rest)) => match dict.get_mut(section)? {
+            Value::Dict(_, dict) => find(dict, rest),
+            _ => None,
+        },
     }
 }
 

@@ -75,8 +75,8 @@ impl Sources {
     {
         let defaults = Figment::from(Serialized::defaults(T::default()));
         let known = leaves(&defaults).map_err(SettingsError::single)?;
-        let environment = Layer::environment(&known, env_prefix, environment)?;
-        let arguments = Layer::arguments(&known, arguments, &self.set)?;
+        let mut environment = Layer::environment(&known, env_prefix, environment)?;
+        let mut arguments = Layer::arguments(&known, arguments, &self.set)?;
         let mut figment = defaults;
         if let Some(path) = &self.config {
             // figment passes over a file that is not there; a file that was asked for must be.
@@ -84,9 +84,16 @@ impl Sources {
                 .map_err(|error| SettingsError::single(format!("{}: {error}", path.display())))?;
             figment = figment.merge(Yaml::file_exact(path));
         }
-        let figment = figment.merge(environment).merge(arguments);
-        let settings = figment.extract().map_err(|error| explain(error, env_prefix))?;
-        Ok(Loaded { settings, figment })
+        loop {
+            let merged = figment.clone().merge(environment.clone()).merge(arguments.clone());
+            match merged.extract() {
+                Ok(settings) => return Ok(Loaded { settings, figment: merged }),
+                // A key that is empty by default does not tell what it takes, so a text is taken first. Each turn
+                // makes one text less, so this ends.
+                Err(error) if arguments.retype(&known, &error) || environment.retype(&known, &error) => {}
+                Err(error) => return Err(explain(error, env_prefix)),
+            }
+        }
     }
 }
 

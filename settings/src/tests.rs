@@ -13,6 +13,11 @@ struct Settings {
     token: Option<Secret>,
     labels: Vec<String>,
     queue: Queue,
+    /// Empty by default, which does not tell what they take.
+    retries: Option<u32>,
+    ratio: Option<f64>,
+    verbose: Option<bool>,
+    size: Option<ByteSize>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -28,7 +33,17 @@ impl Default for Settings {
     fn default() -> Self {
         let queue =
             Queue { capacity: 1000, patience: Period::seconds(90), size: ByteSize::mib(256), strict: false };
-        Self { listen: "127.0.0.1:3000".into(), repository_url: None, token: None, labels: vec![], queue }
+        Self {
+            listen: "127.0.0.1:3000".into(),
+            repository_url: None,
+            token: None,
+            labels: vec![],
+            queue,
+            retries: None,
+            ratio: None,
+            verbose: None,
+            size: None,
+        }
     }
 }
 
@@ -103,6 +118,30 @@ fn what_is_in_effect_is_shown_with_its_source_and_without_secrets() {
 fn a_secret_that_looks_like_a_number_stays_as_it_is() {
     let given = Given { environment: vec![("CAISSON_TEST_TOKEN", "0123")], ..Given::default() };
     assert_eq!(given.load().unwrap().settings.token.unwrap().expose(), "0123");
+}
+
+#[test]
+fn what_is_empty_by_default_takes_what_its_kind_takes() {
+    let settings = Given {
+        environment: vec![
+            ("CAISSON_TEST_RETRIES", "3"),
+            ("CAISSON_TEST_VERBOSE", "true"),
+            ("CAISSON_TEST_TOKEN", "0123"),
+        ],
+        set: vec!["ratio=1.5", "size=1KiB", "repository_url=42"],
+        ..Given::default()
+    }
+    .load()
+    .unwrap()
+    .settings;
+    assert_eq!((settings.retries, settings.ratio, settings.verbose), (Some(3), Some(1.5), Some(true)));
+    assert_eq!((settings.size, settings.repository_url.as_deref()), (Some(ByteSize(1024)), Some("42")));
+    assert_eq!(settings.token.unwrap().expose(), "0123");
+
+    let error = Given { set: vec!["retries=many"], ..Given::default() }.error();
+    assert!(error.contains("`retries`") && error.contains("many"), "{error}");
+    let nothing = Given { set: vec!["retries=null"], ..Given::default() }.load().unwrap();
+    assert_eq!(nothing.settings.retries, None);
 }
 
 #[test]

@@ -235,7 +235,7 @@ impl Build<'_> {
         let log = self.log.clone();
         let progress = move |line: String| log.mention(line);
         let spec = &self.attempt.assignment.spec;
-        let image = self.host.engine.ensure_image(&spec.image, self.host.config.image.pull, &progress);
+        let image = self.host.engine.ensure_image(&spec.image, &self.host.config.image, &progress);
         let image = self.unless_interrupted(image).await;
         self.phases.image_ms = Some(elapsed_ms(begun));
         Ok(image??)

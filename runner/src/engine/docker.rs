@@ -4,6 +4,7 @@
 //! starting, waiting after it, every call has a deadline of its own, and no name from outside becomes part of a URL.
 
 mod containers;
+mod credentials;
 mod error;
 mod images;
 mod request;
@@ -26,7 +27,7 @@ use super::{
     ContainerId, ContainerRequest, Engine, EngineError, EngineInfo, Exit, Image, ImageError, Output, Owned,
     OwnedKind, Signal,
 };
-use crate::config::{EngineConfig, Network, PullPolicy, RunnerName};
+use crate::config::{EngineConfig, ImageConfig, Network, RunnerName};
 
 pub use request::network_name;
 
@@ -57,7 +58,7 @@ impl DockerEngine {
     /// When there is no socket.
     pub fn at(config: &EngineConfig) -> Result<Self, EngineError> {
         let host = config.host.as_str().to_owned();
-        let docker = connect(&host).map_err(|error| error::of_call(&host, error))?;
+        let docker = connect(&host).map(credentials::mend).map_err(|error| error::of_call(&host, error))?;
         Ok(Self { docker, host, deadline: config.deadline.0, network: Mutex::new(()) })
     }
 
@@ -145,10 +146,10 @@ impl Engine for DockerEngine {
     async fn ensure_image(
         &self,
         image: &ImageRef,
-        policy: PullPolicy,
+        config: &ImageConfig,
         progress: &(dyn Fn(String) + Send + Sync),
     ) -> Result<Image, ImageError> {
-        images::ensure(self, image, policy, progress).await
+        images::ensure(self, image, config, progress).await
     }
 
     async fn create(&self, request: &ContainerRequest) -> Result<ContainerId, EngineError> {

@@ -10,6 +10,8 @@ mod connection;
 mod endings;
 mod engine;
 mod faults;
+mod images;
+mod isolation;
 mod output;
 mod restart;
 mod world;

@@ -76,3 +76,32 @@ async fn a_command_that_closes_its_output_is_waited_for() {
     assert_eq!(world.outcome(attempt).await, Outcome::Failed { exit_code: 4, note: None });
     world.ends_clean().await;
 }
+
+#[tokio::test]
+async fn a_flood_on_one_line_costs_neither_memory_nor_a_neighbour() {
+    let world = World::with(&["capacity=2"]).await;
+    let limit = 1024 * 1024;
+    let before = world.runner.memory_peak_kib();
+    let flood =
+        world.coordinator.assign_with(world.spec("head -c 1000m /dev/zero | tr '\\0' x; exit 6"), limit);
+    world.coordinator.started(flood).await;
+    let neighbour = world.submit("echo fine");
+    assert_eq!(world.outcome(neighbour).await, Outcome::Succeeded);
+    assert_eq!(world.outcome(flood).await, Outcome::Failed { exit_code: 6, note: None });
+    let report = world.coordinator.finished(flood).await;
+    assert!(report.log_bytes <= limit, "{}", report.log_bytes);
+    let grown = world.runner.memory_peak_kib() - before;
+    assert!(grown < 32 * 1024, "the runner grew by {grown} KiB");
+    world.ends_clean().await;
+}
+
+#[tokio::test]
+async fn what_is_written_after_the_end_is_cut_off_and_ends_with_the_container() {
+    let world = World::new().await;
+    let attempt =
+        world.submit("(setsid sh -c 'while :; do echo late; sleep 0.2; done' &); echo done; exit 3");
+    assert_eq!(world.outcome(attempt).await, Outcome::Failed { exit_code: 3, note: None });
+    assert!(world.coordinator.log_text(attempt, Stream::Stdout).contains("done\n"));
+    world.runner.becomes_empty().await;
+    world.ends_clean().await;
+}

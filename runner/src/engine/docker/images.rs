@@ -10,16 +10,16 @@ use caisson_protocol::ImageRef;
 use futures_util::StreamExt;
 use tokio::time::timeout_at;
 
-use super::{DockerEngine, error};
+use super::{DockerEngine, credentials, error};
 use crate::{
-    config::PullPolicy,
+    config::{ImageConfig, PullPolicy},
     engine::{EngineError, Image, ImageError},
 };
 
-/// How long a pull may go on without any news.
-const STALL: Duration = Duration::from_secs(60);
-/// How long a pull may take in all.
-const PULL_DEADLINE: Duration = Duration::from_secs(30 * 60);
+/// How often a registry that is away, slow or broken is asked.
+const TRIES: u32 = 3;
+/// How long it is left alone before the second try; three times as long before each further one.
+const PAUSE: Duration = Duration::from_secs(1);
 /// How often a pull says how far it is.
 const NEWS_EVERY: Duration = Duration::from_secs(2);
 
@@ -27,11 +27,11 @@ const NEWS_EVERY: Duration = Duration::from_secs(2);
 pub(super) async fn ensure(
     engine: &DockerEngine,
     image: &ImageRef,
-    policy: PullPolicy,
+    config: &ImageConfig,
     progress: &(dyn Fn(String) + Send + Sync),
 ) -> Result<Image, ImageError> {
     let present = inspect(engine, image).await?;
-    match (policy, present) {
+    match (config.pull, present) {
         (PullPolicy::IfMissing | PullPolicy::Never, Some(found)) => return Ok(found),
         (PullPolicy::Never, None) => {
             return Err(ImageError::NotFound(format!(
@@ -42,7 +42,7 @@ pub(super) async fn ensure(
         (PullPolicy::IfMissing, None) | (PullPolicy::Always, _) => {}
     }
     progress(format!("Pulling image {image}"));
-    pull(engine, image, progress).await?;
+    pull(engine, image, config, progress).await?;
     let gone = || EngineError::Failed(format!("the image {image} was pulled and is not there"));
     Ok(inspect(engine, image).await?.ok_or_else(gone)?)
 }
@@ -66,26 +66,54 @@ async fn inspect(engine: &DockerEngine, image: &ImageRef) -> Result<Option<Image
     }))
 }
 
+/// Tries again where the registry may be better in a moment.
 async fn pull(
     engine: &DockerEngine,
     image: &ImageRef,
+    config: &ImageConfig,
     progress: &(dyn Fn(String) + Send + Sync),
 ) -> Result<(), ImageError> {
+    let end = tokio::time::Instant::now() + config.timeout.0;
+    let mut pause = PAUSE;
+    for tried in 1.. {
+        match pull_once(engine, image, config, end, progress).await {
+            Err(ImageError::Registry(cause))
+                if tried < TRIES && tokio::time::Instant::now() + pause < end =>
+            {
+                progress(format!("{cause}; trying again in {} s", pause.as_secs()));
+                tokio::time::sleep(pause).await;
+                pause *= 3;
+            }
+            result => return result,
+        }
+    }
+    Ok(())
+}
+
+async fn pull_once(
+    engine: &DockerEngine,
+    image: &ImageRef,
+    config: &ImageConfig,
+    end: tokio::time::Instant,
+    progress: &(dyn Fn(String) + Send + Sync),
+) -> Result<(), ImageError> {
+    let credentials = credentials::of(image, config.credentials_file.as_deref())
+        .await
+        .map_err(|error| ImageError::Registry(format!("the image {image} was not pulled: {error}")))?;
     let options = CreateImageOptions {
         from_image: Some(image.to_string()),
         // Without a tag Docker would pull every one there is.
         tag: (!names_one(image)).then(|| "latest".to_owned()),
         ..CreateImageOptions::default()
     };
-    let mut news = Box::pin(engine.docker.create_image(Some(options), None, None));
+    let mut news = Box::pin(engine.docker.create_image(Some(options), None, credentials));
     let mut layers = Layers::default();
-    let end = tokio::time::Instant::now() + PULL_DEADLINE;
     loop {
-        let stalled = (tokio::time::Instant::now() + STALL).min(end);
+        let stalled = (tokio::time::Instant::now() + config.stall.0).min(end);
         let Ok(next) = timeout_at(stalled, news.next()).await else {
             return Err(ImageError::Registry(format!(
-                "the image {image} was not pulled: its registry is too slow, or was silent for {} s",
-                STALL.as_secs()
+                "the image {image} was not pulled: its registry is too slow, or was silent for {}",
+                config.stall
             )));
         };
         match next {

@@ -74,7 +74,7 @@ fn host_config(request: &ContainerRequest) -> HostConfig {
         memory_swap: memory,
         nano_cpus: nano_cpus(*cpus),
         pids_limit: Some(i64::from(pids.get())),
-        ulimits: open_files(*nofile),
+        ulimits: Some(ulimits(*nofile)),
         shm_size: i64::try_from(shm.0).ok(),
         // The first process of a container ignores SIGTERM unless it handles it; the engine's init passes it on.
         init: Some(true),
@@ -97,9 +97,15 @@ fn nano_cpus(cpus: f64) -> Option<i64> {
     (nano_cpus > 0).then_some(nano_cpus)
 }
 
-fn open_files(files: u32) -> Option<Vec<ResourcesUlimits>> {
-    let limit = Some(i64::from(files));
-    (files > 0).then(|| vec![ResourcesUlimits { name: Some("nofile".into()), soft: limit, hard: limit }])
+/// No core dumps, which would land wherever the host's kernel was told to put them; and open files where a limit is set.
+fn ulimits(files: u32) -> Vec<ResourcesUlimits> {
+    let limit = |name: &str, limit: u32| ResourcesUlimits {
+        name: Some(name.into()),
+        soft: Some(limit.into()),
+        hard: Some(limit.into()),
+    };
+    let files = (files > 0).then(|| limit("nofile", files));
+    std::iter::once(limit("core", 0)).chain(files).collect()
 }
 
 #[cfg(test)]

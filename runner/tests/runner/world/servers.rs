@@ -93,7 +93,7 @@ pub(crate) async fn dripping(server: SocketAddr, at_once: usize) -> SocketAddr {
     address
 }
 
-/// An image registry that knows no image, gives none of those under `private/`, and breaks on those under `broken/`.
+/// An image registry that knows no image. It gives none of those under `private/`, breaks under `broken/`, has no time under `busy/`, and says nothing under `silent/`.
 pub(crate) async fn registry() -> SocketAddr {
     let routes = Router::new().fallback(async |request: Request| {
         let path = request.uri().path();
@@ -104,8 +104,29 @@ pub(crate) async fn registry() -> SocketAddr {
             (StatusCode::FORBIDDEN, refusal("DENIED")).into_response()
         } else if path.starts_with("/v2/broken/") {
             StatusCode::INTERNAL_SERVER_ERROR.into_response()
+        } else if path.starts_with("/v2/busy/") {
+            (StatusCode::TOO_MANY_REQUESTS, refusal("TOOMANYREQUESTS")).into_response()
+        } else if path.starts_with("/v2/silent/") {
+            std::future::pending().await
         } else {
             (StatusCode::NOT_FOUND, refusal("MANIFEST_UNKNOWN")).into_response()
+        }
+    });
+    serve(routes).await
+}
+
+/// An image registry that knows no image, and says so only to who gives `authorization`.
+pub(crate) async fn registry_with_password(authorization: String) -> SocketAddr {
+    let routes = Router::new().fallback(async move |request: Request| {
+        let refusal = |code: &str| Json(json!({"errors": [{"code": code, "message": code}]}));
+        let given = request.headers().get("authorization");
+        if given.is_none_or(|given| *given != authorization.as_str()) {
+            let realm = [("www-authenticate", "Basic realm=\"test\"")];
+            return (StatusCode::UNAUTHORIZED, realm, refusal("UNAUTHORIZED")).into_response();
+        }
+        match request.uri().path() {
+            "/v2/" => StatusCode::OK.into_response(),
+            _ => (StatusCode::NOT_FOUND, refusal("MANIFEST_UNKNOWN")).into_response(),
         }
     });
     serve(routes).await

@@ -1,0 +1,119 @@
+//! Commands that take all they can get: each is stopped by its own limits, and its neighbours notice nothing.
+
+use caisson_protocol::{AttemptId, FailureNote, Outcome, Stream};
+
+use crate::world::World;
+
+impl World {
+    fn printed(&self, attempt: AttemptId) -> String {
+        self.coordinator.log_text(attempt, Stream::Stdout)
+    }
+}
+
+#[tokio::test]
+async fn a_fork_bomb_harms_only_itself() {
+    let world = World::with(&["capacity=2", "limits.pids=64"]).await;
+    let bomb = world.submit("bomb() { bomb | bomb & }; bomb; sleep 2; echo survived; exit 9");
+    world.coordinator.started(bomb).await;
+    let neighbour = world.submit("for i in 1 2 3 4 5; do (exit 0); done; echo fine");
+    assert_eq!(world.outcome(neighbour).await, Outcome::Succeeded);
+    assert_eq!(world.printed(neighbour), "fine\n");
+    // Whether the bomb leaves its own shell the room to go on is up to chance; that it ends is not.
+    let outcome = world.outcome(bomb).await;
+    assert!(matches!(outcome, Outcome::Failed { .. }), "{outcome:?}");
+    world.runner.becomes_empty().await;
+    world.ends_clean().await;
+}
+
+#[tokio::test]
+async fn memory_that_is_not_there_ends_what_asks_for_it() {
+    let world = World::with(&["capacity=2", "limits.memory=32MiB"]).await;
+    // The first asks as the command itself, the second in a child whose end the command copes with.
+    let hog = world.submit("exec tail -c 100m /dev/zero");
+    let copes = world.submit("tail -c 100m /dev/zero || true; echo coped");
+    let killed = Outcome::Failed { exit_code: 137, note: Some(FailureNote::OutOfMemory) };
+    assert_eq!(world.outcome(hog).await, killed);
+    assert_eq!(world.outcome(copes).await, Outcome::Succeeded);
+    assert_eq!(world.printed(copes), "coped\n");
+    world.ends_clean().await;
+}
+
+#[tokio::test]
+async fn a_command_gets_its_share_of_the_processors_and_no_more() {
+    let world = World::with(&["limits.cpus=0.2"]).await;
+    let hog = world.submit(
+        "for i in 1 2 3 4; do (while :; do :; done) & done; sleep 2; cat /sys/fs/cgroup/cpu.stat \
+         /sys/fs/cgroup/cpu/cpu.stat 2>/dev/null | grep nr_throttled; kill -9 -1",
+    );
+    world.outcome(hog).await;
+    let printed = world.printed(hog);
+    let throttled: u32 = printed.trim().trim_start_matches("nr_throttled ").parse().unwrap();
+    assert!(throttled >= 5, "{printed}");
+    world.ends_clean().await;
+}
+
+#[tokio::test]
+async fn shared_memory_has_a_size_and_no_core_is_written() {
+    let world = World::with(&["limits.shm=1MiB"]).await;
+    let attempt =
+        world.submit("dd if=/dev/zero of=/dev/shm/x bs=64k 2>/dev/null || wc -c < /dev/shm/x; ulimit -c");
+    assert_eq!(world.outcome(attempt).await, Outcome::Succeeded);
+    assert_eq!(world.printed(attempt), "1048576\n0\n");
+    world.ends_clean().await;
+}
+
+#[tokio::test]
+async fn neither_the_engine_nor_the_runner_can_be_reached_from_a_build() {
+    let world = World::new().await;
+    let port = world.coordinator.address.port();
+    let attempt = world.submit(&format!(
+        "set +e; ls /var/run/docker.sock /run/docker.sock 2>/dev/null; ls /sys/class/net; nc -w 1 127.0.0.1 {port} </dev/null && \
+         echo reached; mount -t tmpfs none /mnt 2>/dev/null && echo mounted; mknod /tmp/disk b 8 0 2>/dev/null && echo node; \
+         echo 1 2>/dev/null > /proc/sys/kernel/panic && echo kernel; \
+         ps | grep -c '[c]aisson-runner'"
+    ));
+    world.outcome(attempt).await;
+    assert_eq!(world.printed(attempt), "lo\n0\n");
+    world.ends_clean().await;
+}
+
+#[tokio::test]
+async fn nothing_of_a_build_is_there_for_the_next() {
+    let world = World::new().await;
+    let writes = world.submit("echo secret | tee /workspace/x /tmp/x /root/x /dev/shm/x > /dev/null");
+    assert_eq!(world.outcome(writes).await, Outcome::Succeeded);
+    let looks = world.submit("ls /workspace /tmp /root /dev/shm");
+    assert_eq!(world.outcome(looks).await, Outcome::Succeeded);
+    assert!(world.printed(looks).lines().all(|line| line != "x"), "{}", world.printed(looks));
+    world.ends_clean().await;
+}
+
+#[tokio::test]
+async fn exit_codes_come_as_they_are() {
+    let world = World::with(&["capacity=4"]).await;
+    let codes = [1, 2, 42, 124, 125, 126, 127, 128, 129, 137, 139, 143, 254, 255];
+    let attempts = codes.map(|code| (code, world.submit(&format!("exit {code}"))));
+    for (code, attempt) in attempts {
+        let outcome = world.outcome(attempt).await;
+        assert_eq!(outcome.exit_code(), Some(code), "{outcome:?}");
+        assert!(matches!(outcome, Outcome::Failed { .. }), "{outcome:?}");
+    }
+    world.ends_clean().await;
+}
+
+#[tokio::test]
+async fn what_has_strange_names_lies_deep_or_cant_be_written_is_removed() {
+    let world = World::new().await;
+    let attempt = world.submit(
+        "i=0; while [ $i -lt 300 ]; do mkdir d; cd d; i=$((i+1)); done; touch deepest; cd /workspace; \
+         touch -- '-rf' '*' \"$(printf 'new\\nline')\" \"$(printf '\\377\\376')\" '...' ; mkfifo pipe; chmod 000 d file.txt; \
+         ln -s /etc etc; mkdir -p ro/in; touch ro/in/f; chmod 500 ro/in ro; ls | wc -l",
+    );
+    assert_eq!(world.outcome(attempt).await, Outcome::Succeeded, "{}", world.printed(attempt));
+    assert!(!world.printed(attempt).is_empty());
+    world.coordinator.cleaned(attempt).await;
+    assert!(!world.runner.log().contains("left to the sweep"), "{}", world.runner.log());
+    world.runner.becomes_empty().await;
+    assert!(std::path::Path::new("/etc/passwd").exists());
+    world.ends_clean().await;
+}

@@ -486,7 +486,7 @@ impl Assembly {
 }
 
 /// A number within what is allowed, or the problem with it.
-fn bounded<T: PartialOrd + From<u8> + std::fmt::Display>(
+fn bounded<T: PartialOrd + Copy + From<u8> + std::fmt::Display>(
     field: &str,
     asked: Option<T>,
     default: T,

@@ -11,6 +11,7 @@ up:
 # build the binaries for use, into target/release/
 build:
     @scripts/build-tools
+    @scripts/web --optional
     cargo build --release --locked -p caisson-coordinator -p caisson-runner
 
 # set up whatever is missing on this machine, and run all tests

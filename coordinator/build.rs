@@ -16,7 +16,10 @@ const NONE_BUILT: &str = "<!doctype html>\n<html lang=\"en\"><meta charset=\"utf
     Node.js) and build it again. The API works as ever: see <a href=\"/api/v1/openapi.json\">what it offers</a>.\n";
 
 fn main() -> io::Result<()> {
-    let dist = Path::new(env!("CARGO_MANIFEST_DIR")).join("../web/dist");
+    // Asked while it runs: checkouts that share a target folder share this program too.
+    let home =
+        env::var_os("CARGO_MANIFEST_DIR").ok_or_else(|| io::Error::other("CARGO_MANIFEST_DIR is not set"))?;
+    let dist = Path::new(&home).join("../web/dist");
     // The folder is always there, with or without a dashboard in it, so that cargo sees when one comes.
     println!("cargo::rerun-if-changed={}", dist.display());
     println!("cargo::rerun-if-changed=build.rs");

@@ -16,6 +16,13 @@ export function duration(ms: number): string {
   return `${Math.floor(whole / DAY)}d ${two((whole % DAY) / HOUR)}h`;
 }
 
+/** A time limit, in the largest unit that fits: `90 s`, `15 min`, `2 h`. */
+export function limit(seconds: number): string {
+  const units: [number, string][] = [[86_400, 'd'], [3600, 'h'], [60, 'min']];
+  const fits = units.find(([size]) => seconds >= size && seconds % size === 0);
+  return fits ? `${seconds / fits[0]} ${fits[1]}` : seconds < 120 ? `${seconds} s` : duration(seconds * SECOND);
+}
+
 /** A duration that is still growing: whole seconds, so that it does not flicker. */
 export function growing(ms: number): string {
   return ms < 10 * SECOND ? `${Math.max(0, Math.floor(ms / SECOND))} s` : duration(ms);

@@ -1,6 +1,6 @@
 /** Why a build ended as it did, and whose fault that is: at a glance, in words. */
 import type { Build } from '../api/client';
-import { duration } from '../format';
+import { limit } from '../format';
 
 export interface Explanation {
   /** Who can mend it. */
@@ -10,6 +10,9 @@ export interface Explanation {
 }
 
 const SIGNALS: Record<number, string> = { 1: 'SIGHUP', 2: 'SIGINT', 3: 'SIGQUIT', 4: 'SIGILL', 6: 'SIGABRT', 8: 'SIGFPE', 9: 'SIGKILL', 11: 'SIGSEGV', 13: 'SIGPIPE', 15: 'SIGTERM' };
+
+/** What a shell means by the codes it ends with itself. */
+const CODES: Record<number, string> = { 126: 'The shell found the command, but may not run it.', 127: 'The shell did not find the command in this image.' };
 
 /** What is at fault when a build can't be run, by the API's `reason`. All others are the CI's own. */
 const REQUESTS: Record<string, string> = {
@@ -44,7 +47,7 @@ export function explain(build: Ended): Explanation | null {
     case 'failed':
       return failed(build);
     case 'timed_out':
-      return { fault: 'command', title: `Not done within ${duration(build.timeout_seconds * 1000)}`, text: 'Its time limit was reached, and it was stopped.' };
+      return { fault: 'command', title: `Not done within ${limit(build.timeout_seconds)}`, text: 'Its time limit was reached, and it was stopped.' };
     case 'canceled':
       return { fault: 'nobody', title: 'Stopped by a person', text: '' };
     case 'errored':
@@ -63,7 +66,7 @@ function failed({ exit_code, reason }: Ended): Explanation {
     const name = SIGNALS[signal] ?? `signal ${signal}`;
     return { fault: 'command', title: `Killed by ${name}`, text: `The command ended with ${exit_code}: a process of it was killed.` };
   }
-  return { fault: 'command', title: `Exit code ${exit_code}`, text: 'The command ran, and ended with this code.' };
+  return { fault: 'command', title: `Exit code ${exit_code}`, text: CODES[exit_code ?? 0] ?? '' };
 }
 
 function errored({ reason, message, attempt }: Ended): Explanation {

@@ -1,0 +1,101 @@
+import assert from 'node:assert/strict';
+import { after, afterEach, before, test } from 'node:test';
+import { eventually, World } from './world.js';
+
+const LINES = 1_300_000;
+let world;
+let number;
+before(async () => {
+  world = await World.start({ runners: 1 });
+  // 1,300,000 lines of 80 bytes each; one of them, far in, tells of an error.
+  const program = `BEGIN { for (i = 1; i <= ${LINES}; i++) printf "%07d %s\\n", i, i == 987654 ? "\\033[31merror\\033[0m: the needle is here, and the line goes on with some words for a while." : "compiling a module with a name of a certain length, and then some more words" }`;
+  ({ number } = await world.submit(`awk '${program}'`));
+  assert.equal((await world.ended(number, 300_000)).status, 'succeeded');
+});
+after(() => world?.stop());
+afterEach(() => assert.deepEqual(world.complaints.splice(0), []));
+
+async function opened(address = '') {
+  const page = await world.person();
+  await page.goto(`/builds/${number}${address}`);
+  await page.locator('.row .text').filter({ hasText: /\S/ }).first().waitFor();
+  return page;
+}
+const texts = (page) => page.locator('.row .text').allTextContents();
+
+test('100 MB are open in less than half a second', async (t) => {
+  const { log_bytes } = await world.ask(`/builds/${number}`);
+  assert.ok(log_bytes > 100_000_000, String(log_bytes));
+  await opened();
+  const page = await world.person();
+  await page.goto('/');
+  const taken = await page.evaluate(async (number) => {
+    const begun = performance.now();
+    document.querySelector(`a[href="/builds/${number}"]`).click();
+    while (![...document.querySelectorAll('.row .text')].some((row) => row.textContent.includes('compiling'))) await new Promise(requestAnimationFrame);
+    return performance.now() - begun;
+  }, number);
+  t.diagnostic(`opened in ${Math.round(taken)} ms`);
+  assert.ok(taken < 500, `${taken} ms`);
+  assert.ok((await page.locator('.row').count()) < 120);
+});
+
+test('a million lines scroll without a stutter', async (t) => {
+  const page = await opened();
+  const frames = await page.evaluate(async () => {
+    const scroller = document.querySelector('.scroller');
+    const times = [];
+    let before = performance.now();
+    for (let frame = 0; frame < 120; frame += 1) {
+      scroller.scrollTop += frame % 10 ? 137 : 250_000;
+      await new Promise(requestAnimationFrame);
+      const now = performance.now();
+      times.push(now - before);
+      before = now;
+    }
+    return times.sort((a, b) => a - b);
+  });
+  t.diagnostic(`frames: median ${frames[60].toFixed(1)} ms, worst ${frames.at(-1).toFixed(1)} ms`);
+  assert.ok(frames[60] < 34, `median ${frames[60]}`);
+  await page.locator('.scroller').evaluate((scroller) => { scroller.scrollTop = scroller.scrollHeight; });
+  await page.getByText(`${LINES}`.padStart(7, '0')).first().waitFor();
+});
+
+test('a search finds one line of a million, and the first error is found without one', async (t) => {
+  const page = await opened();
+  const begun = Date.now();
+  await page.getByLabel('Search the log').fill('NEEDLE');
+  await page.keyboard.press('Enter');
+  await page.getByText('0987654').waitFor();
+  t.diagnostic(`found in ${Date.now() - begun} ms`);
+  await page.getByText('1 of 1', { exact: true }).waitFor();
+  assert.equal(await page.locator('.match').textContent(), 'needle');
+  await page.locator('.scroller').evaluate((scroller) => { scroller.scrollTop = 0; });
+  await eventually('it is far away', async () => (await page.getByText('0987654').count()) === 0);
+  await page.getByRole('button', { name: 'First error' }).click();
+  await page.locator('.row.chosen').getByText('0987654').waitFor();
+});
+
+test('a line is a link, and so are several', async () => {
+  const page = await opened('#L500000');
+  const line = (number) => page.getByRole('link', { name: `Line ${number}`, exact: true });
+  await line(500_000).waitFor();
+  await line(500_003).click({ modifiers: ['Shift'] });
+  assert.match(page.url(), /#L500000-L500003$/);
+  await eventually('four lines are chosen', async () => (await page.locator('.row.chosen').count()) === 4);
+});
+
+test('long lines wrap, and the ends of the log stay where they are', async () => {
+  const page = await opened();
+  await page.setViewportSize({ width: 390, height: 844 });
+  await page.getByRole('button', { name: 'Wrap' }).click();
+  await eventually('a line takes more than one row', async () => (await page.locator('.row').first().evaluate((row) => row.offsetHeight)) > 20);
+  const place = (which) => page.locator('.row')[which]().evaluate((row) => {
+    const [box, window] = [row.getBoundingClientRect(), row.closest('.window').getBoundingClientRect()];
+    return { top: box.top - window.top, bottom: window.bottom - box.bottom };
+  });
+  assert.ok(Math.abs((await place('first')).top) < 2);
+  await page.locator('.scroller').evaluate((scroller) => { scroller.scrollTop = scroller.scrollHeight; });
+  await eventually('the end is at the end', async () => /succeeded/.test((await texts(page)).at(-1)));
+  await eventually('its bottom is the bottom', async () => Math.abs((await place('last')).bottom) < 2);
+});

@@ -1,0 +1,52 @@
+import { render, screen } from '@testing-library/svelte';
+import { expect, test, vi } from 'vitest';
+import { attempt, build } from '../../tests/build';
+import type { Status } from '../lib/api/client';
+import { LOOKS } from '../lib/builds/status';
+import Field from './Field.svelte';
+import LogRow from './LogRow.svelte';
+import PhaseBar from './PhaseBar.svelte';
+import StatusLabel from './StatusLabel.svelte';
+import Why from './Why.svelte';
+
+test('a status is a word and a shape of its own, never a colour alone', () => {
+  const drawn = (Object.keys(LOOKS) as Status[]).map((status) => {
+    const { container, unmount } = render(StatusLabel, { status });
+    const text = container.textContent;
+    const shape = container.querySelector('svg')!.innerHTML;
+    unmount();
+    return `${text} ${shape}`;
+  });
+  expect(new Set(drawn).size).toBe(drawn.length);
+});
+
+test('a field tells what is wrong with it to everyone', () => {
+  render(Field, { id: 'x', label: 'Commit', value: '', error: 'it is empty' });
+  const input = screen.getByLabelText('Commit');
+  expect(input.getAttribute('aria-invalid')).toBe('true');
+  expect(document.getElementById(input.getAttribute('aria-describedby')!)!.textContent).toBe('it is empty');
+});
+
+test('it is told whose fault a failure is', () => {
+  render(Why, { build: build({ status: 'errored', reason: 'engine_failed', message: 'the engine went away' }) });
+  expect(screen.getByText('The CI’s fault, not the code’s')).toBeTruthy();
+  expect(screen.getByText('The engine went away')).toBeTruthy();
+});
+
+test('phases are told as text too', () => {
+  const ended = attempt({ phases: { clone: 1200, run: 61_000 }, outcome: { status: 'succeeded', reason: null, message: null, exit_code: 0 } });
+  render(PhaseBar, { build: build({ attempts: [ended] }), attempt: ended, now: 0 });
+  expect(screen.getByRole('list', { name: 'Where the time went' }).textContent).toMatch(/waiting\s+2\.0 s\s*clone\s+1\.2 s\s*run\s+1m 01s/);
+});
+
+test('a line of a log is text, whatever it says', () => {
+  const text = '<img src=x onerror="alert(1)"> \x1b[31m<script>alert(2)</script>';
+  const line = { number: 3, time_ms: 1500, stream: 'stderr' as const, text };
+  const choose = vi.fn();
+  const { container } = render(LogRow, { number: 3, line, before: undefined, begun: 0, choose, chosen: false, found: false, current: false, needle: '' });
+  expect(container.querySelector('img, script')).toBeNull();
+  expect(container.textContent).toContain('<script>alert(2)</script>');
+  expect(container.textContent).toContain('stderr');
+  screen.getByRole('link', { name: 'Line 3' }).click();
+  expect(choose).toHaveBeenCalledWith(3, false);
+});

@@ -64,8 +64,11 @@ pub(super) async fn run(socket: Socket, terms: KeepAliveTerms, builds: &Arc<Buil
     ended
 }
 
-/// Says again what an earlier connection may not have carried.
+/// Says again what an earlier connection may not have carried, and what has become true since this one registered.
 fn say_what_is_true(builds: &Builds) {
+    if builds.is_draining() {
+        builds.outbox().say(RunnerMessage::Draining);
+    }
     for attempt in builds.held() {
         attempt.begin_delivery();
         if let Stage::Running { resolved_commit, image_digest } = attempt.stage() {

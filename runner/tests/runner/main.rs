@@ -14,4 +14,5 @@ mod images;
 mod isolation;
 mod output;
 mod restart;
+mod soak;
 mod world;

@@ -471,7 +471,8 @@ impl Scheduler {
 
 fn lost_too_often(attempts: u32, runner: &str) -> Outcome {
     let message = format!(
-        "its runner was lost {attempts} times, the last time {runner}: see whether the build takes its runner down"
+        "{attempts} attempts ended without a result, the last one with the loss of runner {runner}: see whether the \
+         build takes its runner down"
     );
     Outcome::Errored { reason: ErrorReason::RunnerLost, message }
 }

@@ -28,6 +28,9 @@ pub trait Logs: Send + Sync {
     async fn end(&self, attempt: AttemptId) -> Result<u64, LogError>;
 
     /// Makes an attempt's log durable. Nothing is appended after.
+    ///
+    /// # Errors
+    /// When the disk refuses. The log is gone then, and has to be taken in again from its beginning.
     async fn seal(&self, attempt: AttemptId) -> Result<(), LogError>;
 
     /// Reads from `offset` on, at most `bytes_max` bytes. Nothing at the end, or when there is no such log.

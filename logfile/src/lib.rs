@@ -142,6 +142,20 @@ impl LogFile {
     }
 }
 
+/// Removes the log at `<base>.log` and `<base>.idx`. Where there is none, that is fine.
+///
+/// # Errors
+/// When the files can't be removed.
+pub fn remove(base: &Path) -> io::Result<()> {
+    for path in [log_path(base), index_path(base)] {
+        match std::fs::remove_file(path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
 /// Cuts off what a writer that died left behind it, and finds the last whole entry.
 fn recover(index: &File, log_end: u64) -> io::Result<(u64, Option<Entry>)> {
     let found = index.metadata()?.len();

@@ -107,6 +107,16 @@ fn a_log_without_its_index_is_not_guessed_at() {
 }
 
 #[test]
+fn a_log_that_is_removed_begins_anew() {
+    let place = Place::new();
+    place.open().append(Stream::Stdout, 1, b"doubtful").unwrap();
+    caisson_logfile::remove(&place.base()).unwrap();
+    caisson_logfile::remove(&place.base()).unwrap();
+    assert!(LogReader::open(&place.base()).is_err());
+    assert_eq!(place.open().end(), 0);
+}
+
+#[test]
 fn a_disk_that_is_full_leaves_the_log_as_it_was() {
     // /dev/full can't stand in here, since a log is two files; a file size limit does the same. It belongs to a
     // process, so the test runs itself in a child.

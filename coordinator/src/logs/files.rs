@@ -109,15 +109,25 @@ impl Files {
 
     fn seal(&self, attempt: AttemptId) -> Result<(), LogError> {
         // An attempt that wrote nothing has no log, and none is made for it.
-        if self.reader(attempt)?.is_some() {
-            let file = self.writer(attempt)?;
-            file.lock().unwrap_or_else(PoisonError::into_inner).sync()?;
-            // The names of the files and of their folder are as much a part of the log as its bytes.
-            fs::File::open(self.shard(attempt))?.sync_all()?;
-            fs::File::open(&self.folder)?.sync_all()?;
+        if self.reader(attempt)?.is_none() {
+            return Ok(());
         }
+        let file = self.writer(attempt)?;
+        let synced = self.sync(attempt, &file);
         self.open.lock().unwrap_or_else(PoisonError::into_inner).remove(&attempt);
-        Ok(())
+        if synced.is_err() {
+            // After a sync that failed nobody knows what the disk holds, and a second one would not tell. The runner
+            // has the whole log until its end is acknowledged: it is asked for all of it again.
+            caisson_logfile::remove(&self.base(attempt))?;
+        }
+        Ok(synced?)
+    }
+
+    fn sync(&self, attempt: AttemptId, file: &Mutex<LogFile>) -> io::Result<()> {
+        file.lock().unwrap_or_else(PoisonError::into_inner).sync()?;
+        // The names of the files and of their folder are as much a part of the log as its bytes.
+        fs::File::open(self.shard(attempt))?.sync_all()?;
+        fs::File::open(&self.folder)?.sync_all()
     }
 
     fn writer(&self, attempt: AttemptId) -> io::Result<Arc<Mutex<LogFile>>> {

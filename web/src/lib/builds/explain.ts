@@ -70,7 +70,8 @@ function failed({ exit_code, reason }: Ended): Explanation {
 }
 
 function errored({ reason, message, attempt }: Ended): Explanation {
-  const text = message ? message.charAt(0).toUpperCase() + message.slice(1) : '';
+  // An address keeps its small letter.
+  const text = message && !/^\w+:\/\//.test(message) ? message.charAt(0).toUpperCase() + message.slice(1) : (message ?? '');
   const asked = REQUESTS[reason ?? ''];
   if (asked) return { fault: 'request', title: asked, text };
   const title = OWN[reason ?? ''] ?? 'It could not be run';

@@ -14,7 +14,7 @@ use std::{collections::HashMap, time::Duration};
 use async_trait::async_trait;
 use bollard::{
     API_DEFAULT_VERSION, Docker,
-    models::NetworkCreateRequest,
+    models::{NetworkCreateRequest, SystemInfo},
     query_parameters::{
         ListContainersOptions, ListNetworksOptions, ListVolumesOptions, RemoveContainerOptions,
         RemoveVolumeOptions,
@@ -105,6 +105,24 @@ impl DockerEngine {
     }
 }
 
+/// What an engine can't do that builds are promised, or that whoever runs it should know.
+fn shortcomings(info: &SystemInfo) -> Vec<String> {
+    let can = |capability: Option<bool>| capability != Some(false);
+    let has = |name: &str| info.security_options.iter().flatten().any(|option| option.contains(name));
+    let limits = can(info.memory_limit) && can(info.cpu_cfs_quota) && can(info.pids_limit);
+    let found = [
+        (limits, "it can't limit what builds use: memory, processors or processes"),
+        (can(info.swap_limit), "it can't limit swap: a build may use more than limits.memory says"),
+        (has("seccomp"), "it has no seccomp: builds can make any system call"),
+        (
+            has("userns") || has("rootless"),
+            "root in a build's container is root on its host, held by capabilities, seccomp and namespaces only: turn \
+             on userns-remap, or run it rootless, where builds are not trusted",
+        ),
+    ];
+    found.into_iter().filter(|(fine, _)| !fine).map(|(_, warning)| warning.to_owned()).collect()
+}
+
 fn connect(host: &str) -> Result<Docker, bollard::errors::Error> {
     // bollard's own limit covers what it takes to answer; our deadlines are shorter, but for waiting, which it exempts.
     const ANSWER_SECONDS: u64 = 3600;
@@ -120,18 +138,10 @@ impl Engine for DockerEngine {
         .await
         .map_err(|_| self.silent("info", self.probe_deadline()))?
         .map_err(|error| error::of_call(&self.host, error))?;
-        let mut warnings = Vec::new();
-        let lacks = |capability: Option<bool>| capability == Some(false);
-        if lacks(info.memory_limit) || lacks(info.cpu_cfs_quota) || lacks(info.pids_limit) {
-            warnings.push("it can't limit what builds use: memory, processors or processes".to_owned());
-        }
-        if !info.security_options.iter().flatten().any(|option| option.contains("seccomp")) {
-            warnings.push("it has no seccomp: builds can make any system call".to_owned());
-        }
         Ok(EngineInfo {
             description: format!("Docker {}", version.version.as_deref().unwrap_or("of unknown version")),
             architecture: version.arch.unwrap_or_default(),
-            warnings,
+            warnings: shortcomings(&info),
         })
     }
 
@@ -227,5 +237,31 @@ impl Engine for DockerEngine {
         });
         // Containers come first: what they use can't be removed before them.
         Ok(containers.chain(volumes).chain(networks).collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_an_engine_cant_do_is_told() {
+        let good = SystemInfo {
+            memory_limit: Some(true),
+            swap_limit: Some(true),
+            cpu_cfs_quota: Some(true),
+            pids_limit: Some(true),
+            security_options: Some(vec!["name=seccomp,profile=default".into(), "name=userns".into()]),
+            ..SystemInfo::default()
+        };
+        assert_eq!(shortcomings(&good), [""; 0]);
+        let told = |info: SystemInfo, word: &str| {
+            let told = shortcomings(&info);
+            assert!(told.len() == 1 && told[0].contains(word), "{told:?}");
+        };
+        told(SystemInfo { pids_limit: Some(false), ..good.clone() }, "processes");
+        told(SystemInfo { swap_limit: Some(false), ..good.clone() }, "swap");
+        told(SystemInfo { security_options: Some(vec!["name=userns".into()]), ..good.clone() }, "seccomp");
+        told(SystemInfo { security_options: Some(vec!["name=seccomp".into()]), ..good }, "userns-remap");
     }
 }

@@ -1,5 +1,7 @@
 //! What goes into a log comes out of it, whoever died in between.
 
+#![allow(clippy::unwrap_used, reason = "a test that fails panics")]
+
 use std::{
     fs::{self, OpenOptions},
     io::Write,

@@ -40,8 +40,18 @@ export class World {
 
   async stop() {
     await this.browser?.close();
+    await this.cancelAll().catch((error) => console.error(`builds may be left behind: ${error.message}`));
     for (const name of [...this.processes.keys()].reverse()) await this.end(name, 'SIGKILL');
     rmSync(this.folder, { recursive: true, force: true });
+  }
+
+  /** A runner that is killed leaves its containers to its next start, and there is none. */
+  async cancelAll() {
+    const active = async () => (await this.ask('/builds?status=queued,assigned,running,canceling&limit=100')).builds;
+    for (const { id } of await active()) await this.ask(`/builds/${id}/cancel`, 'POST');
+    await eventually('no build is left', async () => (await active()).length === 0);
+    // Containers are removed after the end is told.
+    await pause(1000);
   }
 
   makeRepository() {

@@ -96,7 +96,7 @@ async fn a_build_whose_runners_are_all_lost_ends_errored() {
     let shown = house.until(&id, "errored").await;
     assert_eq!((&shown["reason"], shown["attempts"].as_array().unwrap().len()), (&json!("runner_lost"), 2));
     let message = shown["message"].as_str().unwrap();
-    assert!(message.contains("r2") && message.contains("2 times"), "{message}");
+    assert!(message.contains("r2") && message.contains("2 attempts"), "{message}");
 }
 
 #[tokio::test]

@@ -8,12 +8,7 @@
 mod handle;
 mod sessions;
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    pin::pin,
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeMap, pin::pin, sync::Arc, time::Duration};
 
 use caisson_protocol::BuildId;
 use caisson_scheduler::{
@@ -83,6 +78,8 @@ pub struct Dispatcher {
     began: Instant,
     /// When this task last went on.
     alive: Instant,
+    /// Until when what comes in may have lain unread during an absence.
+    behind_until: Instant,
     requests: u64,
 }
 
@@ -128,6 +125,7 @@ impl Dispatcher {
             healthy,
             began,
             alive: began,
+            behind_until: began,
             requests: 0,
         };
         Ok((dispatcher, DispatcherHandle::new(sender, health)))
@@ -177,8 +175,7 @@ impl Dispatcher {
         Moment(u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX))
     }
 
-    fn decide(&mut self, mut inputs: Vec<Input>) -> Batch {
-        keep_latest_lists(&mut inputs);
+    fn decide(&mut self, inputs: Vec<Input>) -> Batch {
         let mut batch = Batch::default();
         if self.was_away() {
             self.apply(Event::Resumed, &mut batch);
@@ -193,6 +190,7 @@ impl Dispatcher {
                     self.apply(event(request), &mut batch);
                 }
                 Input::Runner(session, event) => {
+                    let event = self.unless_outdated(event);
                     if matches!(event, RunnerEvent::Register { .. }) {
                         batch.registering.push(session);
                     }
@@ -223,7 +221,19 @@ impl Dispatcher {
     fn was_away(&mut self) -> bool {
         let away = self.alive.elapsed() > self.absence_max();
         self.alive = Instant::now();
+        if away {
+            self.behind_until = self.alive + self.absence_max();
+        }
         away
+    }
+
+    /// A list of held attempts that lay unread was made before what is let out only now: that it does not name an
+    /// attempt tells nothing. It is a sign of life all the same.
+    fn unless_outdated(&self, event: RunnerEvent) -> RunnerEvent {
+        match event {
+            RunnerEvent::KeepAlive { .. } if Instant::now() < self.behind_until => RunnerEvent::Heard,
+            event => event,
+        }
     }
 
     /// A runner speaks every interval and is removed after two of them at the earliest, so a shorter absence harms none.
@@ -342,19 +352,6 @@ impl Dispatcher {
     fn show(&self, looks: Vec<Look>) {
         for look in looks {
             look(&self.scheduler);
-        }
-    }
-}
-
-/// Of the lists of held attempts that came over one connection while we were busy, the latest alone counts: the others
-/// were made before what we were busy with was let out, and that they don't list an attempt of it tells nothing.
-fn keep_latest_lists(inputs: &mut [Input]) {
-    let mut listed = BTreeSet::new();
-    for input in inputs.iter_mut().rev() {
-        if let Input::Runner(session, event @ RunnerEvent::KeepAlive { .. }) = input
-            && !listed.insert(*session)
-        {
-            *event = RunnerEvent::Heard;
         }
     }
 }

@@ -40,6 +40,7 @@ pub const COVERAGE: &[&str] = &[
     "failed",
     "gap in a log found",
     "infrastructure failure",
+    "log lost with the power",
     "log refused",
     "log resent",
     "message doubled",

@@ -2,9 +2,10 @@
 //! between any two steps. What is on it survives the coordinator.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
+    fs::File,
     io,
-    path::Path,
+    path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -37,6 +38,7 @@ pub struct Disk {
     world: Arc<World>,
     store: Box<dyn Store>,
     logs: FileLogs,
+    folder: PathBuf,
     state: Mutex<State>,
 }
 
@@ -46,6 +48,8 @@ struct State {
     stalled_until: Instant,
     logs_down_until: Instant,
     commit_fault: Option<CommitFault>,
+    /// Logs that were written to and not made durable since.
+    volatile: BTreeSet<AttemptId>,
 }
 
 impl Disk {
@@ -61,10 +65,11 @@ impl Disk {
             stalled_until: now,
             logs_down_until: now,
             commit_fault: None,
+            volatile: BTreeSet::new(),
         };
         let logs = FileLogs::open(folder, Blocking::InPlace)?;
         let store = Box::new(MemoryStore::default());
-        Ok(Arc::new(Self { world, store, logs, state: Mutex::new(state) }))
+        Ok(Arc::new(Self { world, store, logs, folder: folder.to_owned(), state: Mutex::new(state) }))
     }
 
     /// The store takes nothing for a while.
@@ -85,6 +90,29 @@ impl Disk {
     /// Something happens around the next commit.
     pub fn fail_commit(&self, fault: CommitFault) {
         self.state().commit_fault = Some(fault);
+    }
+
+    /// Of the logs that were not made durable only a part is left. The store makes durable what it commits.
+    pub fn lose_power(&self) {
+        let volatile = std::mem::take(&mut self.state().volatile);
+        for attempt in volatile {
+            let [.., last] = *attempt.build.0.as_bytes();
+            let base = self.folder.join(format!("{last:02x}")).join(attempt.to_string());
+            // Which of the two files is further on the disk is up to the disk.
+            for ending in ["log", "idx"] {
+                if self.lose_end_of(&PathBuf::from(format!("{}.{ending}", base.display()))).is_some() {
+                    self.world.count("log lost with the power");
+                }
+            }
+        }
+    }
+
+    fn lose_end_of(&self, path: &Path) -> Option<()> {
+        let file = File::options().write(true).open(path).ok()?;
+        let bytes = file.metadata().ok()?.len();
+        let left = self.state().dice.within(0..=bytes);
+        self.world.note(format_args!("{left} of {bytes} bytes are left"));
+        file.set_len(left).ok()
     }
 
     /// The faults are over.
@@ -263,9 +291,15 @@ impl Store for Mounted {
 impl Logs for Mounted {
     async fn append(&self, attempt: AttemptId, chunk: LogChunk) -> Result<u64, LogError> {
         self.logs_work()?;
+        let before = self.logs.end(attempt).await.unwrap_or(0);
         let appended = self.logs.append(attempt, chunk).await;
         match &appended {
-            Ok(end) => self.check_log(attempt, *end),
+            // What was there already may be durable.
+            Ok(end) if *end == before => {}
+            Ok(end) => {
+                self.disk.state().volatile.insert(attempt);
+                self.check_log(attempt, *end);
+            }
             Err(LogError::Gap { .. }) => self.disk.world.count("gap in a log found"),
             Err(error) => self.disk.world.hold("logs can be written", Err(error.to_string())),
         }
@@ -279,7 +313,9 @@ impl Logs for Mounted {
 
     async fn seal(&self, attempt: AttemptId) -> Result<(), LogError> {
         self.logs_work()?;
-        self.logs.seal(attempt).await
+        self.logs.seal(attempt).await?;
+        self.disk.state().volatile.remove(&attempt);
+        Ok(())
     }
 
     async fn read(

@@ -104,6 +104,8 @@ pub enum Fault {
     PersonDrains(usize),
     /// The coordinator's process dies, and starts again after a while.
     KillCoordinator(Duration),
+    /// The coordinator's machine loses its power, and with it what was written and not made durable.
+    PowerLoss(Duration),
     /// The coordinator is stopped as it should be, and starts again after a while.
     StopCoordinator(Duration),
     /// The coordinator stands still for a while.
@@ -229,7 +231,7 @@ fn fault(dice: &mut Dice, stations: usize) -> Fault {
     let place = if dice.percent(20) { Place::People } else { Place::Station(runner) };
     let pause = pause(dice);
     let way = dice.pick(&Way::BOTH);
-    match dice.within(0..=35) {
+    match dice.within(0..=38) {
         0..=2 => Fault::Reset(place),
         3..=4 => Fault::Void(place),
         5..=7 => Fault::CutAfter(place, way, usize::try_from(dice.within(0..=20_000)).unwrap_or(0)),
@@ -242,12 +244,13 @@ fn fault(dice: &mut Dice, stations: usize) -> Fault {
         19 => Fault::LeaveRunner(runner),
         20..=21 => Fault::Twin(runner),
         22 => Fault::PersonDrains(runner),
-        23..=24 => Fault::KillCoordinator(pause / 2),
+        23 => Fault::KillCoordinator(pause / 2),
+        24 => Fault::PowerLoss(pause / 4),
         25 => Fault::StopCoordinator(pause / 4),
-        26..=27 => Fault::FreezeCoordinator(pause),
-        28 => Fault::StoreDown(pause),
-        29 => Fault::StoreStalls(pause),
-        30..=34 => Fault::Commit(dice.pick(&[
+        26..=28 => Fault::FreezeCoordinator(pause),
+        29 => Fault::StoreDown(pause),
+        30..=32 => Fault::StoreStalls(pause),
+        33..=37 => Fault::Commit(dice.pick(&[
             CommitFault::Refused,
             CommitFault::DeathBefore,
             CommitFault::DeathAfter,

@@ -165,6 +165,10 @@ impl Scene {
             Fault::Twin(runner) => self.stations[runner].twin(),
             Fault::PersonDrains(runner) => self.people.drain(self.world.plan.stations[runner].name.clone()),
             Fault::KillCoordinator(pause) => self.coordinator.kill(pause),
+            Fault::PowerLoss(pause) => {
+                self.coordinator.kill(pause);
+                self.disk.lose_power();
+            }
             Fault::StopCoordinator(pause) => self.coordinator.stop(pause),
             Fault::FreezeCoordinator(pause) => self.coordinator.freeze(pause),
             Fault::StoreDown(pause) => self.disk.down(pause),
@@ -292,6 +296,7 @@ fn counted(fault: Fault) -> &'static str {
         Fault::Twin(_) => "fault: two with one name",
         Fault::PersonDrains(_) => "fault: drained by a person",
         Fault::KillCoordinator(_) => "fault: coordinator killed",
+        Fault::PowerLoss(_) => "fault: power lost",
         Fault::StopCoordinator(_) => "fault: coordinator stopped",
         Fault::FreezeCoordinator(_) => "fault: coordinator frozen",
         Fault::StoreDown(_) => "fault: store down",

@@ -11,6 +11,7 @@ use std::{
 use async_trait::async_trait;
 use caisson_logfile::{LogFile, LogReader, Span};
 use caisson_protocol::{AttemptId, LogChunk};
+use tracing::warn;
 
 use super::{LogError, Logs};
 use crate::blocking::Blocking;
@@ -136,7 +137,7 @@ impl Files {
             return Ok(Arc::clone(file));
         }
         fs::create_dir_all(self.shard(attempt))?;
-        let file = Arc::new(Mutex::new(LogFile::open(&self.base(attempt))?));
+        let file = Arc::new(Mutex::new(open_or_begin_anew(&self.base(attempt))?));
         open.insert(attempt, Arc::clone(&file));
         Ok(file)
     }
@@ -157,5 +158,18 @@ impl Files {
 
     fn base(&self, attempt: AttemptId) -> PathBuf {
         self.shard(attempt).join(attempt.to_string())
+    }
+}
+
+/// What is written to has not ended, so its runner has all of it: a log whose index went with the power is worth less
+/// than one that is taken in again from its beginning.
+fn open_or_begin_anew(base: &Path) -> io::Result<LogFile> {
+    match LogFile::open(base) {
+        Err(error) if error.kind() == ErrorKind::InvalidData => {
+            warn!("{}: {error}; it is taken in again from its beginning", base.display());
+            caisson_logfile::remove(base)?;
+            LogFile::open(base)
+        }
+        opened => opened,
     }
 }

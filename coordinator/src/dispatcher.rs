@@ -128,7 +128,7 @@ impl Dispatcher {
             behind_until: began,
             requests: 0,
         };
-        Ok((dispatcher, DispatcherHandle::new(sender, health)))
+        Ok((dispatcher, DispatcherHandle::new(sender, health, began)))
     }
 
     /// Works until every handle is gone.
@@ -336,8 +336,8 @@ impl Dispatcher {
                 self.turn_away(session);
             }
             // Said once only.
-            Input::Runner(session, RunnerEvent::Draining) => {
-                self.put_off.push((session, RunnerEvent::Draining));
+            Input::Runner(session, event @ (RunnerEvent::Draining | RunnerEvent::Condition(_))) => {
+                self.put_off.push((session, event));
             }
             // A runner repeats what matters, and all of them get a full timeout afterwards.
             Input::Runner(..) => {}

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::AtomicU64;
 
-use caisson_protocol::Status;
+use caisson_protocol::{Condition, Status};
 use caisson_scheduler::{AttemptEnd, Change, Scheduler};
 use prometheus_client::{
     encoding::{EncodeLabelSet, text::encode},
@@ -25,6 +25,9 @@ pub struct Metrics {
     waiting: Gauge,
     running: Gauge,
     runners: Gauge,
+    runners_unhealthy: Gauge,
+    swept: Gauge,
+    left_behind: Gauge,
     /// Bytes of log that came in.
     pub log_bytes: Counter<u64, AtomicU64>,
     /// How long commits took, in seconds.
@@ -49,6 +52,9 @@ impl Default for Metrics {
             waiting: Gauge::default(),
             running: Gauge::default(),
             runners: Gauge::default(),
+            runners_unhealthy: Gauge::default(),
+            swept: Gauge::default(),
+            left_behind: Gauge::default(),
             log_bytes: Counter::default(),
             commit_seconds: Histogram::new(exponential_buckets(0.0001, 4.0, 9)),
             violations: Counter::default(),
@@ -71,6 +77,21 @@ impl Metrics {
         registry.register("builds_waiting", "Builds that wait for a runner", self.waiting.clone());
         registry.register("builds_running", "Builds that a runner has", self.running.clone());
         registry.register("runners", "Runners that are connected", self.runners.clone());
+        registry.register(
+            "runners_unhealthy",
+            "Connected runners that can run no builds",
+            self.runners_unhealthy.clone(),
+        );
+        registry.register(
+            "swept",
+            "Things of earlier builds that the connected runners found and removed",
+            self.swept.clone(),
+        );
+        registry.register(
+            "left_behind",
+            "Things of earlier builds that the connected runners could not remove yet",
+            self.left_behind.clone(),
+        );
         registry.register(
             "log_bytes",
             "Bytes of log that came in, those that came again included",
@@ -100,10 +121,19 @@ impl Metrics {
 
     /// Takes in how much is live.
     pub(crate) fn live(&self, scheduler: &Scheduler) {
-        let number = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
-        self.waiting.set(number(scheduler.waiting()));
-        self.running.set(number(scheduler.running()));
-        self.runners.set(number(scheduler.connected()));
+        let set = |gauge: &Gauge, count: usize| {
+            gauge.set(i64::try_from(count).unwrap_or(i64::MAX));
+        };
+        let sum = |count: fn(&Condition) -> u64| {
+            let sum = scheduler.conditions().map(count).fold(0, u64::saturating_add);
+            usize::try_from(sum).unwrap_or(usize::MAX)
+        };
+        set(&self.waiting, scheduler.waiting());
+        set(&self.running, scheduler.running());
+        set(&self.runners, scheduler.connected());
+        set(&self.runners_unhealthy, sum(|condition| condition.unhealthy.is_some().into()));
+        set(&self.swept, sum(|condition| condition.swept));
+        set(&self.left_behind, sum(|condition| condition.left_behind));
     }
 
     /// All of it in the OpenMetrics text format.

@@ -32,7 +32,7 @@ pub enum RunnerMessage {
         /// The attempt that was assigned.
         attempt: AttemptId,
     },
-    /// The command runs.
+    /// The command runs. Said again on each new connection while it does.
     Started {
         /// The attempt it belongs to.
         attempt: AttemptId,
@@ -42,7 +42,8 @@ pub enum RunnerMessage {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         image_digest: Option<String>,
     },
-    /// An attempt has ended. Sent until acknowledged, after all of its log.
+    /// An attempt has ended. Sent until acknowledged, after all of its log; an earlier `accepted` or `started` may have
+    /// been lost.
     Finished {
         /// The attempt that ended.
         attempt: AttemptId,
@@ -58,7 +59,10 @@ pub enum RunnerMessage {
     },
     /// The runner takes no further builds and goes away when it has ended what it holds.
     Draining,
-    /// The runner gives an attempt back, and has removed what it made: someone else may try.
+    /// What is said of the runner itself has changed.
+    Condition(Condition),
+    /// The runner gives an attempt back, and has removed what it made: someone else may try. This is also what a runner
+    /// that drains, or that can run no builds, says to an assignment.
     Released {
         /// The attempt given back.
         attempt: AttemptId,
@@ -147,6 +151,29 @@ pub struct Registration {
     /// Whether it only ends what it holds.
     #[serde(default)]
     pub draining: bool,
+    /// How it is.
+    #[serde(default)]
+    pub condition: Condition,
+}
+
+/// How a runner is, beside what it holds.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Condition {
+    /// Why it can run no builds, for people; it is given none meanwhile. At most [`Condition::UNHEALTHY_BYTES_MAX`] long.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unhealthy: Option<String>,
+    /// How many things of earlier builds it has found and removed since it started: containers, networks, volumes and
+    /// workspaces.
+    #[serde(default)]
+    pub swept: u64,
+    /// How many such things it could not remove when it last tried.
+    #[serde(default)]
+    pub left_behind: u64,
+}
+
+impl Condition {
+    /// The longest explanation, in bytes.
+    pub const UNHEALTHY_BYTES_MAX: usize = 1024;
 }
 
 /// An attempt that a runner holds.

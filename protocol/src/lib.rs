@@ -13,8 +13,8 @@ mod repository;
 mod spec;
 
 pub use channel::{
-    AttemptReport, CoordinatorMessage, FRAME_BYTES_MAX, HELD_MAX, HeldAttempt, HeldPhase, KeepAliveTerms,
-    PROTOCOL_VERSION, Refusal, Registration, RunnerMessage,
+    AttemptReport, Condition, CoordinatorMessage, FRAME_BYTES_MAX, HELD_MAX, HeldAttempt, HeldPhase,
+    KeepAliveTerms, PROTOCOL_VERSION, Refusal, Registration, RunnerMessage,
 };
 pub use ids::{AttemptId, BuildId, IdError, RunnerId};
 pub use labels::{Label, LabelError, Labels};

@@ -39,6 +39,8 @@ fn what_a_runner_says() {
             "finished-errored",
             "cleaned",
             "draining",
+            "condition",
+            "condition-unhealthy",
             "released",
         ],
     );

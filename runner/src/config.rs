@@ -64,8 +64,6 @@ pub struct EngineConfig {
     pub host: EngineHost,
     /// How long it has to answer a call that it should answer at once.
     pub deadline: Period,
-    /// How long a build waits for an engine that is away, or a disk that is full, before it is another runner's.
-    pub patience: Period,
 }
 
 /// How repositories are fetched.
@@ -161,7 +159,6 @@ impl Default for Config {
             engine: EngineConfig {
                 host: EngineHost("unix:///var/run/docker.sock".into()),
                 deadline: Period::seconds(60),
-                patience: Period::seconds(15),
             },
             git: Git {
                 allow_file_urls: false,

@@ -1,19 +1,20 @@
 //! Whether this runner can run builds at all: its engine answers, and its disk has room.
 //!
-//! While it can't, a build that comes waits a little, which is what an engine's restart takes, and then ends as the
-//! infrastructure's failure, so that another runner gets it. It is over by itself as soon as the cause is.
+//! While it can't, the coordinator knows, and gives it none; one that had been on its way is given back. It is over by
+//! itself as soon as the cause is.
 
-use std::{path::PathBuf, time::Duration};
-
-use caisson_protocol::ErrorReason;
-use tokio::{
-    sync::{Notify, watch},
-    time::timeout,
+use std::{
+    path::PathBuf,
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
+
+use caisson_protocol::{Condition, RunnerMessage};
+use tokio::{sync::watch, time::timeout};
 use tracing::{info, warn};
 
 use crate::{
-    builds::Builds,
+    builds::{Builds, Outbox},
     sweep::{self, SharedNetwork},
     workspace::blocking,
 };
@@ -21,74 +22,103 @@ use crate::{
 /// How often is looked.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 
-/// Why no build can run.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Sickness {
-    /// The cause, for programs.
-    pub reason: ErrorReason,
-    /// The cause and what to do, for people.
-    pub message: String,
-}
-
 /// How the runner is.
 #[derive(Debug, Default)]
 pub struct Health {
-    sickness: watch::Sender<Option<Sickness>>,
-    doubt: Notify,
+    condition: Mutex<Condition>,
+    doubts: watch::Sender<Doubts>,
+}
+
+/// What went wrong, counted, and how much of it has been looked into.
+#[derive(Debug, Default, Clone, Copy)]
+struct Doubts {
+    raised: u64,
+    settled: u64,
 }
 
 impl Health {
-    /// Why no build can run, if that is so.
+    /// How the runner is, as far as it has been looked.
     #[must_use]
-    pub fn sickness(&self) -> Option<Sickness> {
-        self.sickness.borrow().clone()
-    }
-
-    /// Returns when builds can run.
-    pub async fn recovered(&self) {
-        // The sender is a part of ourselves, so it is there.
-        let _ = self.sickness.subscribe().wait_for(Option::is_none).await;
+    pub fn condition(&self) -> Condition {
+        self.lock().clone()
     }
 
     /// Something went wrong that may have a lasting cause: it is looked at once.
     pub fn doubt(&self) {
-        self.doubt.notify_one();
+        self.doubts.send_modify(|doubts| doubts.raised += 1);
+    }
+
+    /// Whether builds can run, once all doubts so far are settled.
+    pub async fn allows_builds(&self) -> bool {
+        let raised = self.doubts.borrow().raised;
+        // The sender is a part of ourselves, so it is there.
+        let _ = self.doubts.subscribe().wait_for(|doubts| doubts.settled >= raised).await;
+        self.lock().unhealthy.is_none()
+    }
+
+    /// Changes what is known, and tells the coordinator. Whoever learns of it from here is told later than that.
+    pub(crate) fn note(&self, outbox: &Outbox, change: impl FnOnce(&mut Condition)) {
+        let mut condition = self.lock();
+        let before = condition.clone();
+        change(&mut condition);
+        if *condition != before {
+            outbox.say(RunnerMessage::Condition(condition.clone()));
+        }
+    }
+
+    /// Tells the coordinator how the runner is.
+    pub(crate) fn tell(&self, outbox: &Outbox) {
+        outbox.say(RunnerMessage::Condition(self.lock().clone()));
+    }
+
+    fn settle(&self, up_to: u64) {
+        self.doubts.send_modify(|doubts| doubts.settled = up_to);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Condition> {
+        self.condition.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// Keeps looking. What is left behind by a cause that is over is swept at once.
 pub async fn watch(builds: &Builds) {
     let health = &builds.host().health;
+    let mut doubts = health.doubts.subscribe();
     loop {
-        let _ = timeout(LOOK_EVERY, health.doubt.notified()).await;
-        let (before, found) = (health.sickness(), look(builds).await);
+        let _ = timeout(LOOK_EVERY, doubts.wait_for(|doubts| doubts.raised > doubts.settled)).await;
+        let raised = health.doubts.borrow().raised;
+        let (before, found) = (health.condition().unhealthy, look(builds).await);
         match (&before, &found) {
-            (None, None) => continue,
+            (None, None) => {}
             (Some(_), None) => info!("healthy again: builds are taken"),
-            (Some(before), Some(found)) if before == found => continue,
-            (_, Some(found)) => warn!("unhealthy, no builds are run: {}", found.message),
+            (Some(before), Some(found)) if before == found => {}
+            (_, Some(found)) => warn!("unhealthy, no builds are run: {found}"),
         }
-        health.sickness.send_replace(found.clone());
-        if found.is_none() {
+        if before.is_some() && found.is_none() {
             sweep::once(builds, SharedNetwork::Keep).await;
         }
+        health.note(builds.outbox(), |condition| condition.unhealthy = found);
+        health.settle(raised);
     }
 }
 
-async fn look(builds: &Builds) -> Option<Sickness> {
+/// Why no build can run, if that is so.
+async fn look(builds: &Builds) -> Option<String> {
     let host = builds.host();
     if let Err(error) = host.engine.check().await {
-        return Some(Sickness { reason: ErrorReason::EngineFailed, message: error.to_string() });
+        return Some(short(error.to_string()));
     }
-    let free = free_bytes(host.workspaces.root().to_owned()).await?;
     let wanted = host.config.disk_free_min;
-    (free < wanted.0).then(|| Sickness {
-        reason: ErrorReason::DiskFull,
-        message: format!(
-            "the disk of work_dir has {} MiB left, less than disk_free_min ({wanted}): make room on it",
-            free / (1024 * 1024)
-        ),
-    })
+    let free = free_bytes(host.workspaces.root().to_owned()).await.filter(|free| *free < wanted.0)?;
+    Some(format!(
+        "the disk of work_dir has {} MiB left, less than disk_free_min ({wanted}): make room on it",
+        free / (1024 * 1024)
+    ))
+}
+
+fn short(mut why: String) -> String {
+    why.truncate(why.floor_char_boundary(Condition::UNHEALTHY_BYTES_MAX));
+    why
 }
 
 /// What is free under a folder. `None` where the system does not say, which is no reason to run nothing.

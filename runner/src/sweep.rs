@@ -55,7 +55,12 @@ pub async fn once(builds: &Builds, network: SharedNetwork) {
     if let Err(error) = blocking(move || checkout.trim()).await {
         swept.failures.push(format!("the mirrors: {error}"));
     }
-    if swept.found_something() {
+    let (removed, left_behind) = (swept.removed() as u64, swept.failures.len() as u64);
+    builds.host().health.note(builds.outbox(), |condition| {
+        condition.swept += removed;
+        condition.left_behind = left_behind;
+    });
+    if removed > 0 {
         info!("sweep: removed {swept}");
     }
     for failure in &swept.failures {
@@ -109,8 +114,8 @@ async fn sweep_workspaces(builds: &Builds, swept: &mut Swept) -> std::io::Result
 }
 
 impl Swept {
-    fn found_something(&self) -> bool {
-        self.containers + self.networks + self.volumes + self.workspaces > 0
+    fn removed(&self) -> usize {
+        self.containers + self.networks + self.volumes + self.workspaces
     }
 }
 

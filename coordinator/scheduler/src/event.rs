@@ -1,7 +1,7 @@
 //! What can happen.
 
 use caisson_protocol::{
-    AttemptId, AttemptReport, BuildId, HeldAttempt, Registration, ResolvedCommit, RunnerId,
+    AttemptId, AttemptReport, BuildId, Condition, HeldAttempt, Registration, ResolvedCommit, RunnerId,
 };
 
 use crate::Submission;
@@ -100,6 +100,8 @@ pub enum RunnerEvent {
     },
     /// It takes no further builds.
     Draining,
+    /// It tells how it is.
+    Condition(Condition),
     /// It gives an attempt back.
     Released {
         /// The attempt.

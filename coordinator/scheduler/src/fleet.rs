@@ -16,6 +16,8 @@ pub(crate) struct Runner {
     pub(crate) session: Option<SessionId>,
     /// The latest connection it had.
     pub(crate) latest_session: Option<SessionId>,
+    /// When it was last heard from, by this process of the coordinator.
+    pub(crate) heard: Option<Moment>,
     /// When it is removed unless it is heard from.
     pub(crate) deadline: Moment,
     pub(crate) draining: bool,
@@ -31,9 +33,19 @@ impl Runner {
     /// How many more builds it takes right now.
     pub(crate) fn free(&self) -> usize {
         match self.session {
-            Some(_) if !self.draining => self.capacity().saturating_sub(self.holds.len()),
+            Some(_) if self.is_staying() => self.capacity().saturating_sub(self.holds.len()),
             _ => 0,
         }
+    }
+
+    /// Why it can run no builds, if that is so.
+    pub(crate) fn unhealthy(&self) -> Option<&str> {
+        self.registration.as_ref()?.condition.unhealthy.as_deref()
+    }
+
+    /// Whether it will take builds as far as anyone knows, now or when it has a free place.
+    pub(crate) fn is_staying(&self) -> bool {
+        !self.draining && self.unhealthy().is_none()
     }
 
     /// Whether it went as it had said it would: without a connection, and with nothing left to do.
@@ -87,6 +99,7 @@ impl Fleet {
                 registration: None,
                 session: None,
                 latest_session: None,
+                heard: None,
                 deadline,
                 draining: false,
                 holds: BTreeSet::new(),

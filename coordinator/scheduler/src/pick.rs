@@ -8,7 +8,7 @@ use crate::{build::Build, fleet::Fleet};
 
 /// The best of the runners that can take `build` right now.
 ///
-/// First the filter: connected, not draining, a free place, all the labels, and not one on which the build failed
+/// First the filter: connected, healthy, not draining, a free place, all the labels, and not one on which the build failed
 /// before, unless no other registered runner serves it. Then the order:
 ///
 /// 1. most free capacity;
@@ -28,6 +28,6 @@ pub(crate) fn pick(build: &Build, fleet: &Fleet) -> Option<RunnerId> {
 pub(crate) fn can_go_elsewhere(build: &Build, fleet: &Fleet) -> bool {
     !build.failed_on.is_empty()
         && fleet.iter().any(|(id, runner)| {
-            !build.failed_on.contains(&id) && !runner.draining && runner.offers(&build.spec.labels)
+            !build.failed_on.contains(&id) && runner.is_staying() && runner.offers(&build.spec.labels)
         })
 }

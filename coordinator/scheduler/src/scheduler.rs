@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use caisson_protocol::{
-    AttemptId, AttemptReport, BuildId, CoordinatorMessage, ErrorReason, HeldAttempt, HeldPhase,
+    AttemptId, AttemptReport, BuildId, Condition, CoordinatorMessage, ErrorReason, HeldAttempt, HeldPhase,
     KeepAliveTerms, Outcome, Refusal, Registration, ResolvedCommit, RunnerId, Status,
 };
 
@@ -236,6 +236,7 @@ impl Scheduler {
                 step.changes.push(Change::Cleaned { attempt, runner, cleanup_ms });
             }
             RunnerEvent::Draining => self.draining(runner),
+            RunnerEvent::Condition(condition) => self.condition(runner, condition),
             RunnerEvent::Released { attempt } => {
                 if self.current_or_drop(attempt, runner, step) {
                     self.take_back(attempt.build, AttemptEnd::GivenBack, step);
@@ -308,6 +309,12 @@ impl Scheduler {
             if let Some(said) = &mut runner.registration {
                 said.draining = true;
             }
+        }
+    }
+
+    fn condition(&mut self, id: RunnerId, condition: Condition) {
+        if let Some(said) = self.fleet.get_mut(id).and_then(|runner| runner.registration.as_mut()) {
+            said.condition = condition;
         }
     }
 
@@ -458,6 +465,7 @@ impl Scheduler {
     fn keep_from_removal(&mut self, now: Moment, id: RunnerId) {
         let deadline = now.after_ms(self.rules.timeout_ms);
         if let Some(runner) = self.fleet.get_mut(id) {
+            runner.heard = Some(now);
             runner.deadline = deadline;
         }
     }

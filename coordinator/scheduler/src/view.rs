@@ -1,6 +1,6 @@
 //! What people are shown of the live state.
 
-use caisson_protocol::{AttemptId, BuildId, Labels, Registration, RunnerId, Status};
+use caisson_protocol::{AttemptId, BuildId, Condition, Labels, Registration, RunnerId, Status};
 
 use crate::{Moment, Rules, Scheduler, build::Build, pick::can_go_elsewhere};
 
@@ -31,6 +31,8 @@ pub enum WaitingFor {
         /// How many serve it.
         runners: usize,
     },
+    /// The runners that serve it can run no builds; this is what the first of them says.
+    UnhealthyRunners(String),
     /// It failed by no fault of its own, and waits for a runner on which it has not.
     AnotherRunner,
 }
@@ -48,6 +50,8 @@ pub struct RunnerView {
     pub connected: bool,
     /// Whether it takes no further builds.
     pub draining: bool,
+    /// When it was last heard from; nothing while it has not come back after a restart of the coordinator.
+    pub heard: Option<Moment>,
     /// When it is removed unless it is heard from.
     pub deadline: Moment,
     /// The builds it has.
@@ -92,6 +96,12 @@ impl Scheduler {
         self.fleet.iter().filter(|(_, runner)| runner.session.is_some()).count()
     }
 
+    /// How the connected runners are.
+    pub fn conditions(&self) -> impl Iterator<Item = &Condition> {
+        let connected = self.fleet.iter().filter(|(_, runner)| runner.session.is_some());
+        connected.filter_map(|(_, runner)| runner.registration.as_ref()).map(|said| &said.condition)
+    }
+
     /// The builds that wait, oldest first, at most `most` of them.
     #[must_use]
     pub fn queue(&self, most: usize) -> Vec<WaitingBuild> {
@@ -121,6 +131,7 @@ impl Scheduler {
             registration: runner.registration.clone(),
             connected: runner.session.is_some(),
             draining: runner.draining,
+            heard: runner.heard,
             deadline: runner.deadline,
             builds: runner.holds.iter().copied().collect(),
         };
@@ -143,12 +154,17 @@ impl Scheduler {
             return WaitingFor::Labels(lacks.min_by_key(|labels| labels.iter().count()).unwrap_or_default());
         }
         let staying: Vec<_> = serving.into_iter().filter(|runner| !runner.draining).collect();
-        let connected = staying.iter().filter(|runner| runner.session.is_some()).count();
-        match (staying.len(), connected) {
-            (0, _) => WaitingFor::DrainedRunners,
-            (_, 0) => WaitingFor::LostRunners,
+        if staying.is_empty() {
+            return WaitingFor::DrainedRunners;
+        }
+        let connected: Vec<_> = staying.into_iter().filter(|runner| runner.session.is_some()).collect();
+        let healthy = connected.iter().filter(|runner| runner.unhealthy().is_none()).count();
+        let ailing = connected.iter().find_map(|runner| runner.unhealthy());
+        match (healthy, ailing) {
+            (0, None) => WaitingFor::LostRunners,
+            (0, Some(why)) => WaitingFor::UnhealthyRunners(why.to_owned()),
             _ if can_go_elsewhere(build, &self.fleet) => WaitingFor::AnotherRunner,
-            (_, runners) => WaitingFor::FreeRunner { runners },
+            (runners, _) => WaitingFor::FreeRunner { runners },
         }
     }
 }

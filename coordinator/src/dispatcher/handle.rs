@@ -1,15 +1,22 @@
 //! How everyone else speaks to the dispatcher.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
 };
 
 use caisson_protocol::{BuildId, RunnerId};
-use caisson_scheduler::{Answer, Event, RequestId, RunnerEvent, Scheduler, SessionId, Submission};
-use tokio::sync::{mpsc, oneshot, watch};
+use caisson_scheduler::{Answer, Event, Moment, RequestId, RunnerEvent, Scheduler, SessionId, Submission};
+use tokio::{
+    sync::{mpsc, oneshot, watch},
+    time::Instant,
+};
 
 use super::{Input, SessionLine};
+use crate::{clock, store::Millis};
 
 /// Why there is no answer.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -28,11 +35,12 @@ pub struct DispatcherHandle {
     inputs: mpsc::Sender<Input>,
     health: watch::Receiver<bool>,
     sessions: Arc<AtomicU64>,
+    began: Instant,
 }
 
 impl DispatcherHandle {
-    pub(super) fn new(inputs: mpsc::Sender<Input>, health: watch::Receiver<bool>) -> Self {
-        Self { inputs, health, sessions: Arc::default() }
+    pub(super) fn new(inputs: mpsc::Sender<Input>, health: watch::Receiver<bool>, began: Instant) -> Self {
+        Self { inputs, health, sessions: Arc::default(), began }
     }
 
     /// Submits a build. The answer is true once it is there: what it tells is stored.
@@ -98,6 +106,13 @@ impl DispatcherHandle {
     #[must_use]
     pub fn is_healthy(&self) -> bool {
         *self.health.borrow() && !self.inputs.is_closed()
+    }
+
+    /// The time of day of a moment in the scheduler's life, for people.
+    #[must_use]
+    pub fn time_of(&self, moment: Moment) -> Millis {
+        let ago = self.began.elapsed().saturating_sub(Duration::from_millis(moment.0));
+        clock::now_ms() - Millis::try_from(ago.as_millis()).unwrap_or_default()
     }
 
     async fn ask(

@@ -18,7 +18,10 @@ use axum::{
     response::Response,
 };
 use serde::Serialize;
-use tokio::sync::{broadcast, mpsc};
+use tokio::{
+    sync::{broadcast, mpsc},
+    time::interval,
+};
 use tracing::error;
 use utoipa::ToSchema;
 
@@ -39,6 +42,8 @@ const BEHIND_MAX: usize = 1024;
 const SNAPSHOT_BUILDS: usize = 50;
 /// How long a viewer may take to read what it is sent before it is given up.
 const SEND_TIMEOUT: Duration = Duration::from_secs(30);
+/// How often the runners' last signs of life are told, which are no news of their own.
+const SIGNS_OF_LIFE_EVERY: Duration = Duration::from_secs(10);
 /// How often a silent stream says that it is alive.
 const PING_EVERY: Duration = Duration::from_secs(20);
 
@@ -114,7 +119,15 @@ impl EventHub {
 /// Turns the dispatcher's news into messages, until the dispatcher is gone. News that come while one is told are told
 /// together, so a busy coordinator tells each build's latest state and not its every step.
 pub async fn publish(app: Arc<App>, mut news: mpsc::UnboundedReceiver<News>) {
-    while let Some(first) = news.recv().await {
+    let mut signs_of_life = interval(SIGNS_OF_LIFE_EVERY);
+    loop {
+        let first = tokio::select! {
+            first = news.recv() => match first {
+                Some(first) => first,
+                None => return,
+            },
+            _ = signs_of_life.tick() => News { runners: true, ..News::default() },
+        };
         let mut builds = BTreeSet::from_iter(first.builds);
         let mut runners = first.runners;
         while let Ok(more) = news.try_recv() {

@@ -1,7 +1,7 @@
 //! What the API shows, in the API's own words.
 
 use caisson_protocol::{
-    BuildId, Commit, ImageRef, Labels, Phases, RepositoryUrl, ResolvedCommit, RunnerId, Status,
+    BuildId, Commit, Condition, ImageRef, Labels, Phases, RepositoryUrl, ResolvedCommit, RunnerId, Status,
 };
 use caisson_scheduler::{RunnerRef, RunnerView, WaitingBuild, WaitingFor};
 use serde::Serialize;
@@ -220,8 +220,15 @@ pub(super) struct RunnerState {
     id: RunnerId,
     /// Its name.
     name: String,
-    /// `ready`, `draining` or `disconnected`.
+    /// `ready`, `unhealthy`, `draining` or `disconnected`.
     status: &'static str,
+    /// Why it can run no builds, if that is so.
+    #[schema(required)]
+    unhealthy: Option<String>,
+    /// Its last sign of life. Unknown while it has not come back after a restart of the coordinator.
+    #[serde(with = "time::serde::rfc3339::option")]
+    #[schema(required)]
+    last_seen_at: Option<OffsetDateTime>,
     /// How many builds it runs at once.
     capacity: u32,
     /// What it offers.
@@ -232,6 +239,10 @@ pub(super) struct RunnerState {
     engine: String,
     /// What it runs now.
     builds: Vec<BuildId>,
+    /// How many things of earlier builds it has found and removed since it started.
+    swept: u64,
+    /// How many such things it could not remove when it last tried.
+    left_behind: u64,
 }
 
 impl Build {
@@ -311,6 +322,9 @@ impl From<&WaitingFor> for Waiting {
             WaitingFor::LostRunners => {
                 ("runners_disconnected", "the runners that serve it have lost their connection".to_owned())
             }
+            WaitingFor::UnhealthyRunners(why) => {
+                ("runners_unhealthy", format!("the runners that serve it can run no builds: {why}"))
+            }
             WaitingFor::FreeRunner { runners: 1 } => ("busy", "the runner that serves it is busy".to_owned()),
             WaitingFor::FreeRunner { runners } => {
                 ("busy", format!("all {runners} runners that serve it are busy"))
@@ -349,23 +363,30 @@ impl QueuedBuild {
     }
 }
 
-impl From<&RunnerView> for RunnerState {
-    fn from(view: &RunnerView) -> Self {
+impl RunnerState {
+    /// A runner from what it said of itself, and when it was last heard from.
+    pub(super) fn new(view: &RunnerView, seen: Option<Millis>) -> Self {
         let said = view.registration.as_ref();
-        let status = match (view.connected, view.draining) {
-            (false, _) => "disconnected",
-            (true, true) => "draining",
-            (true, false) => "ready",
+        let condition = said.map(|said| said.condition.clone()).unwrap_or_default();
+        let status = match &condition {
+            _ if !view.connected => "disconnected",
+            _ if view.draining => "draining",
+            Condition { unhealthy: Some(_), .. } => "unhealthy",
+            _ => "ready",
         };
         Self {
             id: view.id,
             name: view.name.clone(),
             status,
+            unhealthy: condition.unhealthy,
+            last_seen_at: seen.map(moment),
             capacity: said.map_or(0, |said| said.capacity),
             labels: said.map(|said| said.labels.clone()).unwrap_or_default(),
             version: said.map(|said| said.version.clone()).unwrap_or_default(),
             engine: said.map(|said| said.engine.clone()).unwrap_or_default(),
             builds: view.builds.clone(),
+            swept: condition.swept,
+            left_behind: condition.left_behind,
         }
     }
 }

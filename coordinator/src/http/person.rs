@@ -281,7 +281,8 @@ async fn runners(State(app): State<Arc<App>>) -> Result<Json<Runners>, Problem> 
 
 pub(super) async fn present_runners(app: &App) -> Result<Runners, Problem> {
     let runners = app.dispatcher.look(caisson_scheduler::Scheduler::runners).await?;
-    Ok(Runners { runners: runners.iter().map(RunnerState::from).collect() })
+    let shown = |runner| RunnerState::new(runner, runner.heard.map(|heard| app.dispatcher.time_of(heard)));
+    Ok(Runners { runners: runners.iter().map(shown).collect() })
 }
 
 /// Drains a runner: it takes no further builds, ends those it has, and goes away.

@@ -19,8 +19,8 @@ use axum::{
     routing::get,
 };
 use caisson_protocol::{
-    AttemptId, AttemptReport, CoordinatorMessage, FRAME_BYTES_MAX, HELD_MAX, LogFrame, PROTOCOL_VERSION,
-    Refusal, Registration, RunnerId, RunnerMessage,
+    AttemptId, AttemptReport, Condition, CoordinatorMessage, FRAME_BYTES_MAX, HELD_MAX, LogFrame,
+    PROTOCOL_VERSION, Refusal, Registration, RunnerId, RunnerMessage,
 };
 use caisson_scheduler::{RunnerEvent, SessionId};
 use futures_util::{
@@ -221,6 +221,10 @@ impl Connection {
             RunnerMessage::Cleaned { attempt, cleanup_ms } => {
                 self.pass(RunnerEvent::Cleaned { attempt, cleanup_ms }).await
             }
+            RunnerMessage::Condition(condition) => match wrong_with_condition(&condition) {
+                None => self.pass(RunnerEvent::Condition(condition)).await,
+                Some(wrong) => Err(End::Nonsense(wrong)),
+            },
             RunnerMessage::Draining => self.pass(RunnerEvent::Draining).await,
             RunnerMessage::Released { attempt } => self.pass(RunnerEvent::Released { attempt }).await,
         }
@@ -342,7 +346,12 @@ fn wrong_with(registration: &Registration) -> Option<String> {
     if registration.version.len() > 256 || registration.engine.len() > 256 {
         return Some("`version`, `engine`: longer than 256 bytes".into());
     }
-    None
+    wrong_with_condition(&registration.condition)
+}
+
+fn wrong_with_condition(condition: &Condition) -> Option<String> {
+    let long = condition.unhealthy.as_ref().is_some_and(|why| why.len() > Condition::UNHEALTHY_BYTES_MAX);
+    long.then(|| format!("`unhealthy`: longer than {} bytes", Condition::UNHEALTHY_BYTES_MAX))
 }
 
 fn text(message: &CoordinatorMessage) -> Message {

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
 use caisson_protocol::{
     AttemptId, AttemptReport, ErrorReason, Outcome, Phases, ResolvedCommit, RunnerMessage,
 };
-use tokio::time::{Instant, timeout};
+use tokio::time::Instant;
 use tracing::{info, warn};
 
 use super::{
@@ -183,7 +183,7 @@ struct Build<'a> {
 
 impl Build<'_> {
     async fn steps(&mut self) -> Result<Outcome, Cut> {
-        self.await_health().await?;
+        self.give_back_unless_healthy().await?;
         let workspace = self.make_workspace().await?;
         let commit = self.check_out(workspace.clone()).await?;
         let image = self.get_image().await?;
@@ -200,15 +200,11 @@ impl Build<'_> {
         ended
     }
 
-    /// An engine that restarts is away for some seconds, which is not worth an attempt.
-    async fn await_health(&self) -> Result<(), Cut> {
-        let health = &self.host.health;
-        let Some(sickness) = health.sickness() else { return Ok(()) };
-        self.log.say(format!("The runner can't run builds: {}", sickness.message)).await;
-        let recovered = timeout(self.host.config.engine.patience.0, health.recovered());
-        match self.unless_interrupted(recovered).await? {
-            Ok(()) => Ok(()),
-            Err(_) => Err(Cut::Failed(outcome::errored(sickness.reason, sickness.message))),
+    /// What took the build before down may still be there: no attempt is wasted on it.
+    async fn give_back_unless_healthy(&self) -> Result<(), Cut> {
+        match self.unless_interrupted(self.host.health.allows_builds()).await? {
+            true => Ok(()),
+            false => Err(Cut::Interrupted(Interrupt::Stop(Stop::Release))),
         }
     }
 

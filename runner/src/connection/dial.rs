@@ -89,6 +89,7 @@ fn registration(builds: &Builds, identity: &Identity, held: Vec<HeldAttempt>) ->
         engine: identity.engine.clone(),
         held,
         draining: builds.is_draining(),
+        condition: builds.host().health.condition(),
     }
 }
 

@@ -69,6 +69,7 @@ fn say_what_is_true(builds: &Builds) {
     if builds.is_draining() {
         builds.outbox().say(RunnerMessage::Draining);
     }
+    builds.host().health.tell(builds.outbox());
     for attempt in builds.held() {
         attempt.begin_delivery();
         if let Stage::Running { resolved_commit, image_digest } = attempt.stage() {

@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use caisson_protocol::{CoordinatorMessage, Outcome, Stream};
+use caisson_protocol::{CoordinatorMessage, Outcome, RunnerMessage, Stream};
 
-use crate::world::{Dockerd, World, until};
+use crate::world::{Dockerd, World};
 
-const QUICK: [&str; 3] = ["engine.deadline=2s", "engine.patience=0s", "capacity=4"];
+const QUICK: [&str; 2] = ["engine.deadline=2s", "capacity=4"];
 /// Tells when it runs, and runs until it is told to end.
 const WAITS: &str = "echo ready; while [ ! -e /workspace/go ]; do sleep 0.05; done; echo done";
 
@@ -18,14 +18,6 @@ impl World {
     fn go(&self, attempt: caisson_protocol::AttemptId) {
         let workspace = self.runner.work_dir().join("tmp").join(attempt.build.to_string());
         std::fs::write(workspace.join("go"), "").unwrap();
-    }
-
-    async fn is_healthy(&self) {
-        until("the runner is healthy again", async || {
-            let log = self.runner.log();
-            log.rfind("healthy again") > log.rfind("unhealthy,")
-        })
-        .await;
     }
 }
 
@@ -40,15 +32,15 @@ async fn an_engine_that_is_killed_under_a_build_is_not_the_builds_failure() {
     assert!(engine_failed(&outcome), "{outcome:?}");
 
     // While it is away builds are another runner's business.
-    until("the runner notices", async || world.runner.log().contains("unhealthy,")).await;
+    let why = world.coordinator.unhealthy().await;
+    assert!(why.contains("docker.sock"), "{why}");
     let meanwhile = world.submit("true");
-    let outcome = world.outcome(meanwhile).await;
-    assert!(engine_failed(&outcome), "{outcome:?}");
+    world.coordinator.released(meanwhile).await;
     let said = world.coordinator.log_text(meanwhile, Stream::Caisson);
     assert!(!said.contains("Cloning"), "a build began on a sick runner: {said}");
 
     engine.revive().await;
-    world.is_healthy().await;
+    world.coordinator.healthy().await;
     let after = world.submit("true");
     assert_eq!(world.outcome(after).await, Outcome::Succeeded);
     world.ends_clean().await;
@@ -69,7 +61,7 @@ async fn an_engine_that_is_shut_down_under_a_build_is_not_the_builds_failure() {
         let outcome = world.outcome(attempt).await;
         assert!(engine_failed(&outcome), "{outcome:?}");
     }
-    world.is_healthy().await;
+    world.coordinator.healthy().await;
     let after = world.submit("true");
     assert_eq!(world.outcome(after).await, Outcome::Succeeded);
     world.ends_clean().await;
@@ -83,31 +75,38 @@ async fn a_build_outlives_an_engine_that_freezes_for_a_while() {
     let attempt = world.submit(WAITS);
     world.coordinator.prints(attempt, "ready").await;
     engine.freeze();
-    until("the runner notices", async || world.runner.log().contains("unhealthy,")).await;
+    world.coordinator.unhealthy().await;
     let meanwhile = world.submit("true");
-    assert!(engine_failed(&world.outcome(meanwhile).await));
+    world.coordinator.released(meanwhile).await;
     world.go(attempt);
     engine.thaw();
     assert_eq!(world.outcome(attempt).await, Outcome::Succeeded);
     assert_eq!(world.coordinator.log_text(attempt, Stream::Stdout), "ready\ndone\n");
-    world.is_healthy().await;
+    world.coordinator.healthy().await;
     world.ends_clean().await;
     assert_eq!(engine.containers(), "");
 }
 
 #[tokio::test]
-async fn a_build_waits_out_an_engine_that_restarts() {
+async fn one_build_at_most_pays_for_an_engine_that_is_away() {
     let mut engine = Dockerd::start().await;
-    let world = World::on(&engine, &["engine.deadline=2s", "engine.patience=60s"]).await;
+    let world = World::on(&engine, &["engine.deadline=2s"]).await;
     engine.kill();
-    until("the runner notices", async || world.runner.log().contains("unhealthy,")).await;
-    let attempt = world.submit("true");
-    let said = |seen: &crate::world::coordinator::Seen| {
-        seen.logs.get(&attempt).is_some_and(|log| log.text(Stream::Caisson).contains("can't run builds"))
-    };
-    world.coordinator.wait("the build waits", said).await;
+    let first = world.submit("true");
+    world
+        .coordinator
+        .wait("it is not run", |seen| {
+            seen.finished.contains_key(&first)
+                || seen.messages.contains(&RunnerMessage::Released { attempt: first })
+        })
+        .await;
+    // However soon the next one comes.
+    let second = world.submit("true");
+    world.coordinator.released(second).await;
     engine.revive().await;
-    assert_eq!(world.outcome(attempt).await, Outcome::Succeeded);
+    world.coordinator.healthy().await;
+    let third = world.submit("true");
+    assert_eq!(world.outcome(third).await, Outcome::Succeeded);
     world.ends_clean().await;
 }
 
@@ -121,7 +120,7 @@ async fn a_cancel_ends_though_the_engine_is_frozen() {
     world.coordinator.say(CoordinatorMessage::Cancel { attempt });
     assert_eq!(world.outcome(attempt).await, Outcome::Canceled);
     engine.thaw();
-    world.is_healthy().await;
+    world.coordinator.healthy().await;
     world.runner.becomes_empty().await;
     world.ends_clean().await;
     assert_eq!(engine.containers(), "");
@@ -150,8 +149,7 @@ async fn whenever_the_engine_is_killed_or_frozen_no_build_fails_and_nothing_is_l
             let outcome = world.outcome(attempt).await;
             assert!(outcome == Outcome::Succeeded || engine_failed(&outcome), "{pause_ms} ms: {outcome:?}");
         }
-        let healthy = world.submit("true");
-        world.outcome(healthy).await;
+        world.coordinator.healthy().await;
     }
     world.runner.becomes_empty().await;
     world.ends_clean().await;
@@ -160,11 +158,10 @@ async fn whenever_the_engine_is_killed_or_frozen_no_build_fails_and_nothing_is_l
 
 #[tokio::test]
 async fn a_full_disk_is_the_runners_trouble_and_over_when_there_is_room() {
-    let world = World::with(&["disk_free_min=1EiB", "engine.patience=0s"]).await;
-    until("the runner notices", async || world.runner.log().contains("unhealthy,")).await;
+    let world = World::with(&["disk_free_min=1EiB"]).await;
+    let why = world.coordinator.unhealthy().await;
+    assert!(why.contains("disk_free_min") && why.contains("make room"), "{why}");
     let attempt = world.submit("true");
-    let outcome = world.outcome(attempt).await;
-    assert_eq!(outcome.reason(), Some("disk_full"), "{outcome:?}");
-    assert!(outcome.message().unwrap().contains("disk_free_min"), "{outcome:?}");
+    world.coordinator.released(attempt).await;
     world.ends_clean().await;
 }

@@ -3,8 +3,8 @@
 use std::{pin::pin, sync::Arc, time::Duration};
 
 use caisson_protocol::{
-    CoordinatorMessage, FRAME_BYTES_MAX, HeldAttempt, KeepAliveTerms, PROTOCOL_VERSION, Registration,
-    RunnerMessage,
+    Condition, CoordinatorMessage, FRAME_BYTES_MAX, HeldAttempt, KeepAliveTerms, PROTOCOL_VERSION,
+    Registration, RunnerMessage,
 };
 use futures_util::{
     SinkExt, StreamExt,
@@ -159,6 +159,7 @@ impl Runner {
             engine: "none".into(),
             held,
             draining: self.builds.is_draining(),
+            condition: Condition::default(),
         }
     }
 

@@ -40,6 +40,8 @@ enum Happening {
     FinishesUnheard(usize),
     Releases(usize),
     StartsDraining(usize),
+    FallsIll(usize),
+    Recovers(usize),
     /// Anything about any attempt, on any connection there ever was.
     Babbles {
         session: u64,
@@ -86,7 +88,9 @@ fn of_runner() -> impl Strategy<Value = Happening> {
         (runner.clone(), outcome()).prop_map(|(runner, outcome)| Happening::Finishes(runner, outcome)),
         runner.clone().prop_map(Happening::FinishesUnheard),
         runner.clone().prop_map(Happening::Releases),
-        runner.prop_map(Happening::StartsDraining),
+        runner.clone().prop_map(Happening::StartsDraining),
+        runner.clone().prop_map(Happening::FallsIll),
+        runner.prop_map(Happening::Recovers),
     ]
 }
 
@@ -131,7 +135,8 @@ impl World {
             }
             Happening::Babbles { session, build, attempt, what } => {
                 let attempt = AttemptId { build: build_id(build), number: attempt };
-                self.says_on(SessionId(session), babble(attempt, what));
+                // Nobody speaks on a connection that is still to come.
+                self.says_on(SessionId(session.min(self.latest_session())), babble(attempt, what));
             }
             of_runner => self.let_happen_to_runner(of_runner),
         }
@@ -151,6 +156,8 @@ impl World {
             Happening::ReceivesAssignments(runner) => self.if_there(name(runner), Self::receives_assignments),
             Happening::KeepsAlive(runner) => self.if_there(name(runner), Self::keeps_alive),
             Happening::StartsDraining(runner) => self.if_there(name(runner), Self::starts_draining),
+            Happening::FallsIll(runner) => self.if_there(name(runner), Self::falls_ill),
+            Happening::Recovers(runner) => self.if_there(name(runner), Self::recovers),
             Happening::Starts(runner) => self.with_first(name(runner), Self::starts),
             Happening::Finishes(runner, outcome) => {
                 self.with_first(name(runner), |world, name, build| world.finishes(name, build, outcome));

@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use caisson_protocol::{
-    AttemptReport, BuildId, BuildSpec, Environment, ErrorReason, Label, Labels, Outcome, Phases,
+    AttemptReport, BuildId, BuildSpec, Condition, Environment, ErrorReason, Label, Labels, Outcome, Phases,
     Registration, ResolvedCommit, RunnerId,
 };
 use caisson_scheduler::{IdempotencyKey, Rules, Submission};
@@ -63,6 +63,7 @@ pub(crate) fn registration(name: &str, instance: u64, capacity: u32) -> Registra
         engine: String::new(),
         held: Vec::new(),
         draining: false,
+        condition: Condition::default(),
     }
 }
 

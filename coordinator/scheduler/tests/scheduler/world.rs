@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use caisson_protocol::{
-    AttemptId, BuildId, CoordinatorMessage, HeldAttempt, HeldPhase, Outcome, Refusal, Registration,
+    AttemptId, BuildId, Condition, CoordinatorMessage, HeldAttempt, HeldPhase, Outcome, Refusal, Registration,
 };
 use caisson_scheduler::{
     Answer, Effect, Event, Moment, RequestId, Rules, RunnerEvent, Scheduler, SessionId, Step, Submission,
@@ -155,6 +155,10 @@ impl World {
         self.apply(Event::Runner { session, event: RunnerEvent::Register { runner, registration } });
     }
 
+    pub(crate) fn latest_session(&self) -> u64 {
+        self.sessions
+    }
+
     /// A connection that nobody has used.
     pub(crate) fn new_session(&mut self) -> SessionId {
         self.sessions += 1;
@@ -204,6 +208,20 @@ impl World {
     pub(crate) fn starts_draining(&mut self, name: &str) {
         self.process(name).registration.draining = true;
         self.says(name, RunnerEvent::Draining);
+    }
+
+    pub(crate) fn falls_ill(&mut self, name: &str) {
+        self.condition(name, Some("its disk is full"));
+    }
+
+    pub(crate) fn recovers(&mut self, name: &str) {
+        self.condition(name, None);
+    }
+
+    fn condition(&mut self, name: &str, unhealthy: Option<&str>) {
+        let condition = Condition { unhealthy: unhealthy.map(str::to_owned), ..Condition::default() };
+        self.process(name).registration.condition = condition.clone();
+        self.says(name, RunnerEvent::Condition(condition));
     }
 
     pub(crate) fn keeps_alive(&mut self, name: &str) {

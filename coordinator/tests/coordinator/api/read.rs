@@ -2,6 +2,7 @@
 
 use caisson_protocol::{Outcome, RunnerId};
 use serde_json::{Value, json};
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use crate::support::{House, Runner, registration};
 
@@ -151,11 +152,16 @@ async fn runners_are_shown_with_what_they_do() {
     let (mut runner, _) = Runner::register(&house, said).await;
     let build = house.submitted("a").await;
     runner.assigned().await;
+    let mut shown = house.get("/api/v1/runners").await.json();
+    let seen = shown["runners"][0]["last_seen_at"].take();
+    let seen = OffsetDateTime::parse(seen.as_str().unwrap(), &Rfc3339).unwrap();
+    assert!((OffsetDateTime::now_utc() - seen).abs() < time::Duration::MINUTE, "{seen}");
     assert_eq!(
-        house.get("/api/v1/runners").await.json(),
+        shown,
         json!({ "runners": [{
-            "id": RunnerId::of_name("r1"), "name": "r1", "status": "ready", "capacity": 3, "labels": ["gpu"],
-            "version": "1.2.3", "engine": "test", "builds": [build],
+            "id": RunnerId::of_name("r1"), "name": "r1", "status": "ready", "unhealthy": null, "last_seen_at": null,
+            "capacity": 3, "labels": ["gpu"], "version": "1.2.3", "engine": "test", "builds": [build],
+            "swept": 0, "left_behind": 0,
         }] })
     );
 }

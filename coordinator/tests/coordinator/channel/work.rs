@@ -1,8 +1,8 @@
 //! A runner registers, is given builds, and tells how they end.
 
 use caisson_protocol::{
-    CoordinatorMessage, ErrorReason, HeldPhase, Outcome, PROTOCOL_VERSION, Refusal, Registration, RunnerId,
-    RunnerMessage,
+    Condition, CoordinatorMessage, ErrorReason, HeldPhase, Outcome, PROTOCOL_VERSION, Refusal, Registration,
+    RunnerId, RunnerMessage,
 };
 use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::Message;
@@ -265,6 +265,32 @@ async fn a_runner_drains_when_a_person_says_so() {
     })
     .await;
     assert_eq!(house.build(&b).await["waiting_for"]["code"], "no_runner");
+}
+
+#[tokio::test]
+async fn a_runner_that_can_run_nothing_is_shown_with_the_reason_and_given_nothing() {
+    let house = House::start().await;
+    let mut runner = Runner::named(&house, "r1").await;
+    let ill = Condition { unhealthy: Some("its disk is full".into()), swept: 3, left_behind: 1 };
+    runner.say(RunnerMessage::Condition(ill)).await;
+    let shown = eventually("it is shown as unhealthy", async || {
+        let shown = house.get("/api/v1/runners").await.json()["runners"][0].clone();
+        (shown["status"] == "unhealthy").then_some(shown)
+    })
+    .await;
+    let told = (&shown["unhealthy"], &shown["swept"], &shown["left_behind"]);
+    assert_eq!(told, (&json!("its disk is full"), &json!(3), &json!(1)));
+    let metrics = house.get("/metrics").await.text();
+    for line in ["caisson_runners_unhealthy 1", "caisson_swept 3", "caisson_left_behind 1"] {
+        assert!(metrics.contains(line), "{metrics}");
+    }
+
+    let id = house.submitted("a").await;
+    let waiting = house.build(&id).await["waiting_for"].clone();
+    assert_eq!(waiting["code"], "runners_unhealthy");
+    assert!(waiting["message"].as_str().unwrap().contains("its disk is full"), "{waiting}");
+    runner.say(RunnerMessage::Condition(Condition::default())).await;
+    assert_eq!(runner.assigned().await.build.to_string(), id);
 }
 
 #[tokio::test]

@@ -1,7 +1,7 @@
 //! A runner that says what a test has it say.
 
 use caisson_protocol::{
-    AttemptId, CoordinatorMessage, HeldAttempt, HeldPhase, Labels, LogChunk, LogFrame, Outcome,
+    AttemptId, Condition, CoordinatorMessage, HeldAttempt, HeldPhase, Labels, LogChunk, LogFrame, Outcome,
     PROTOCOL_VERSION, Registration, RunnerMessage, Stream,
 };
 use futures_util::{SinkExt, StreamExt};
@@ -33,6 +33,7 @@ pub(crate) fn registration(name: &str) -> Registration {
         engine: "test".into(),
         held: Vec::new(),
         draining: false,
+        condition: Condition::default(),
     }
 }
 

@@ -17,8 +17,8 @@ use axum::{
     routing::get,
 };
 use caisson_protocol::{
-    AttemptId, AttemptReport, BuildId, BuildSpec, CoordinatorMessage, HeldAttempt, KeepAliveTerms, LogChunk,
-    LogFrame, Refusal, Registration, RunnerId, RunnerMessage, Stream,
+    AttemptId, AttemptReport, BuildId, BuildSpec, Condition, CoordinatorMessage, HeldAttempt, KeepAliveTerms,
+    LogChunk, LogFrame, Refusal, Registration, RunnerId, RunnerMessage, Stream,
 };
 use tokio::sync::{mpsc, watch};
 
@@ -34,6 +34,7 @@ pub(crate) struct Seen {
     pub(crate) logs: BTreeMap<AttemptId, Log>,
     pub(crate) finished: BTreeMap<AttemptId, AttemptReport>,
     pub(crate) keep_alives: Vec<Vec<HeldAttempt>>,
+    pub(crate) condition: Condition,
     /// Attempts that are not kept at the next registration.
     pub(crate) not_kept: BTreeSet<AttemptId>,
     /// Log bytes after which the connection is cut, once.
@@ -156,6 +157,21 @@ impl Coordinator {
         self.wait("the command starts", |seen| seen.messages.iter().any(started)).await;
     }
 
+    pub(crate) async fn released(&self, attempt: AttemptId) {
+        let released = RunnerMessage::Released { attempt };
+        self.wait("the attempt is given back", |seen| seen.messages.contains(&released)).await;
+    }
+
+    /// Waits until the runner says that it can run no builds, and gives what it says.
+    pub(crate) async fn unhealthy(&self) -> String {
+        self.wait("the runner is unhealthy", |seen| seen.condition.unhealthy.is_some()).await;
+        self.look(|seen| seen.condition.unhealthy.clone().unwrap_or_default())
+    }
+
+    pub(crate) async fn healthy(&self) {
+        self.wait("the runner is healthy", |seen| seen.condition.unhealthy.is_none()).await;
+    }
+
     pub(crate) async fn cleaned(&self, attempt: AttemptId) {
         let cleaned =
             |m: &RunnerMessage| matches!(m, RunnerMessage::Cleaned { attempt: a, .. } if *a == attempt);
@@ -225,6 +241,7 @@ impl Coordinator {
             match message {
                 RunnerMessage::Register(registration) => {
                     seen.registrations.push(registration.clone());
+                    seen.condition = registration.condition.clone();
                     if let Some(reason) = seen.refuses {
                         return vec![CoordinatorMessage::Refused { reason, message: "go away".into() }];
                     }
@@ -238,6 +255,10 @@ impl Coordinator {
                 RunnerMessage::KeepAlive { held } => {
                     seen.keep_alives.push(held.clone());
                     seen.messages.pop();
+                    Vec::new()
+                }
+                RunnerMessage::Condition(condition) => {
+                    seen.condition = condition.clone();
                     Vec::new()
                 }
                 RunnerMessage::Finished { attempt, report } => {

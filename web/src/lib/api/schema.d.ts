@@ -738,10 +738,27 @@ export interface components {
             id: components["schemas"]["RunnerId"];
             /** @description What it offers. */
             labels: components["schemas"]["Labels"];
+            /**
+             * Format: date-time
+             * @description Its last sign of life. Unknown while it has not come back after a restart of the coordinator.
+             */
+            last_seen_at: string | null;
+            /**
+             * Format: int64
+             * @description How many such things it could not remove when it last tried.
+             */
+            left_behind: number;
             /** @description Its name. */
             name: string;
-            /** @description `ready`, `draining` or `disconnected`. */
+            /** @description `ready`, `unhealthy`, `draining` or `disconnected`. */
             status: string;
+            /**
+             * Format: int64
+             * @description How many things of earlier builds it has found and removed since it started.
+             */
+            swept: number;
+            /** @description Why it can run no builds, if that is so. */
+            unhealthy: string | null;
             /** @description The version of its program. */
             version: string;
         };

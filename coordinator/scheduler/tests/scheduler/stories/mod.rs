@@ -5,6 +5,7 @@ mod cancel;
 mod dispatch;
 mod drain;
 mod fencing;
+mod health;
 mod keep_alive;
 mod keys;
 mod queue;

@@ -63,7 +63,7 @@ test('a build is started, followed and rerun, and another window sees it', async
   assert.match(await page.evaluate(() => navigator.clipboard.readText()), /^cat README/);
   await page.getByRole('button', { name: 'Rerun', exact: true }).click();
   await page.waitForURL(`**/builds/${Number(number) + 1}`);
-  await page.getByRole('link', { name: 'Rerun with changes' }).click();
+  await page.getByRole('link', { name: 'Edit and rerun' }).click();
   await eventually('the form is filled in', async () => /README/.test(await page.getByLabel('Command').inputValue()));
   await page.getByLabel('Command').fill('exit 7');
   await page.getByRole('button', { name: 'Start build' }).click();

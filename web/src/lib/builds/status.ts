@@ -23,4 +23,7 @@ export const LOOKS: Record<Status, Look> = {
 };
 
 const LIVE: ReadonlySet<Status> = new Set(['queued', 'assigned', 'running', 'canceling']);
+const BAD: ReadonlySet<Status> = new Set(['failed', 'timed_out', 'errored']);
+export const isBad = (status: Status): boolean => BAD.has(status);
+
 export const isLive = (status: Status): boolean => LIVE.has(status);

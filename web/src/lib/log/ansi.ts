@@ -20,9 +20,10 @@ export interface Piece {
   style: Style;
 }
 
-// Sequences: CSI … letter; OSC … BEL or ST; ESC with one character. What is not finished ends with the line.
-const ESCAPE = /\x1b(?:\[([0-?]*)[ -/]*([@-~])?|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[^[\]]|$)/g;
-const INVISIBLE = /[\x00-\x08\x0b-\x1a\x1c-\x1f\x7f]/g;
+// Sequences: CSI with its numbers and a letter; strings (OSC, DCS, SOS, PM, APC) up to BEL or ST; ESC with what stands
+// between and one character. What is not finished ends with the line.
+const ESCAPE = /\x1b(?:\[([0-?]*)[ -/]*([@-~])?|[\]PX^_][^\x07\x1b]*(?:\x07|\x1b\\)?|[ -/]*[0-~]?)/g;
+const INVISIBLE = /[\x00-\x08\x0a-\x1a\x1c-\x1f\x7f-\x9f]/g;
 
 /** The pieces of a line, and the style that the next line would begin with. */
 export function parse(line: string, from: Style = {}): { pieces: Piece[]; style: Style } {
@@ -50,16 +51,16 @@ function piece(text: string, style: Style): Piece[] {
   return visible === '' ? [] : [{ text: visible, style }];
 }
 
-/** Progress bars write a line again and again after `\r`: what was written last is what is left of it. */
+/** Progress bars write a line again and again after `\r`: what was written last is what is left of it, in the style set before. */
 function overwritten(line: string): string {
   const parts = line.replace(/\r+$/, '').split('\r');
   if (parts.length === 1) return parts[0]!;
-  const escapes = parts.slice(0, -1).flatMap((part) => part.match(ESCAPE) ?? []);
-  return escapes.join('') + parts[parts.length - 1]!;
+  const styles = parts.slice(0, -1).flatMap((part) => part.match(ESCAPE) ?? []).filter((escape) => /^\x1b\[.*m$/.test(escape));
+  return styles.join('') + parts[parts.length - 1]!;
 }
 
 function restyled(before: Style, parameters: string): Style {
-  const codes = parameters === '' ? [0] : parameters.split(/[;:]/).map(Number);
+  const codes = parameters.split(';').flatMap(ungrouped);
   let style: Style = { ...before };
   for (let at = 0; at < codes.length; at += 1) {
     const code = codes[at]!;
@@ -72,6 +73,14 @@ function restyled(before: Style, parameters: string): Style {
     }
   }
   return style;
+}
+
+/** Numbers joined by colons belong together: a colour with the name of its space left out, or a kind of underline. */
+function ungrouped(group: string): number[] {
+  const [code = 0, kind = 0, ...rest] = group.split(':').map(Number);
+  if (!group.includes(':')) return [code];
+  if (code === 38 || code === 48) return kind === 2 ? [code, kind, ...rest.slice(-3)] : [code, kind, ...rest.slice(0, 1)];
+  return [code === 4 && kind === 0 ? 24 : code];
 }
 
 function simple(style: Style, code: number): Style {

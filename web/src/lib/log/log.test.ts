@@ -15,6 +15,7 @@ describe('what a terminal would show', () => {
     ]);
     expect(parse('\x1b[38;5;196mx').pieces[0]!.style.fg).toBe('rgb(255, 0, 0)');
     expect(parse('\x1b[38;2;1;2;300mx').pieces[0]!.style.fg).toBe('rgb(1, 2, 255)');
+    expect(parse('\x1b[38:2::1:2:3;4:3mx').pieces[0]!.style).toEqual({ fg: 'rgb(1, 2, 3)', underline: true });
     expect(parse('\x1b[97mx\x1b[39my').pieces).toEqual([{ text: 'x', style: { fg: 15 } }, { text: 'y', style: {} }]);
   });
   test('what writes a line again leaves what was written last', () => {
@@ -22,7 +23,7 @@ describe('what a terminal would show', () => {
     expect(plain('windows\r')).toBe('windows');
   });
   test('what is no text is not shown, and nothing is markup', () => {
-    expect(plain('a\x07b\x1b]0;title\x07c\x1b[2Kd\x1b(Be')).toBe('abcde'.replace('e', 'Be'));
+    expect(plain('a\x07b\x1b]0;title\x07c\x1b[2Kd\x1b(Be\x1bP1$r0m\x1b\\f')).toBe('abcdef');
     expect(parse('<img src=x onerror=alert(1)>').pieces).toEqual([{ text: '<img src=x onerror=alert(1)>', style: {} }]);
     expect(plain('broken \x1b[31')).toBe('broken ');
   });

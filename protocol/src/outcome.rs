@@ -186,6 +186,8 @@ named! {
         KilledBySignal = "killed_by_signal",
         /// The engine saw the container run out of memory.
         OutOfMemory = "out_of_memory",
+        /// It had written more than its runner allows, and was killed for it.
+        DiskLimit = "disk_limit",
     }
 }
 

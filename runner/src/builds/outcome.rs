@@ -88,6 +88,9 @@ pub(super) fn in_words(outcome: &Outcome) -> String {
         Outcome::Failed { exit_code, note: Some(FailureNote::OutOfMemory) } => {
             format!("The command failed with exit code {exit_code}: the container ran out of memory")
         }
+        Outcome::Failed { exit_code, note: Some(FailureNote::DiskLimit) } => {
+            format!("The command was killed (exit code {exit_code}): it had written too much")
+        }
         Outcome::Failed { exit_code, note: Some(FailureNote::KilledBySignal) } => {
             let signal = exit_code.saturating_sub(SIGNAL_BASE);
             format!("The command was killed by signal {signal} (exit code {exit_code})")

@@ -53,6 +53,7 @@ describe('why a build ended', () => {
     [{ status: 'failed', exit_code: 7 }, 'command', 'Exit code 7'],
     [{ status: 'failed', exit_code: 137, reason: 'killed_by_signal' }, 'command', 'Killed by SIGKILL'],
     [{ status: 'failed', exit_code: 137, reason: 'out_of_memory' }, 'command', 'Out of memory'],
+    [{ status: 'failed', exit_code: 137, reason: 'disk_limit' }, 'command', 'Too much written'],
     [{ status: 'timed_out', timeout_seconds: 90 }, 'command', 'Not done within 90 s'],
     [{ status: 'errored', reason: 'commit_not_found' }, 'request', 'The commit was not found'],
     [{ status: 'errored', reason: 'runner_lost', attempt: 3 }, 'ci', 'The runner was lost, in 3 attempts'],

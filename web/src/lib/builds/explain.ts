@@ -61,6 +61,9 @@ function failed({ exit_code, reason }: Ended): Explanation {
   if (reason === 'out_of_memory') {
     return { fault: 'command', title: 'Out of memory', text: `The container reached its memory limit, and the command ended with ${exit_code}.` };
   }
+  if (reason === 'disk_limit') {
+    return { fault: 'command', title: 'Too much written', text: 'The workspace and the container together grew beyond what the runner allows (limits.disk), and the command was killed.' };
+  }
   const signal = reason === 'killed_by_signal' && exit_code !== null ? exit_code - 128 : null;
   if (signal !== null) {
     const name = SIGNALS[signal] ?? `signal ${signal}`;

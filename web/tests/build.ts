@@ -1,5 +1,5 @@
-/** A build as the API tells it, for tests: what a test does not say is ordinary. */
-import type { Attempt, Build } from '../src/lib/api/client';
+/** A build, an attempt and a runner as the API tells them, for tests: what a test does not say is ordinary. */
+import type { Attempt, Build, RunnerState } from '../src/lib/api/client';
 
 export function attempt(parts: Partial<Attempt> = {}): Attempt {
   return {
@@ -13,6 +13,24 @@ export function attempt(parts: Partial<Attempt> = {}): Attempt {
     resolved_commit: null,
     image_digest: null,
     log_bytes: null,
+    ...parts,
+  };
+}
+
+export function runner(parts: Partial<RunnerState> = {}): RunnerState {
+  return {
+    id: '00000000-0000-0000-0000-00000000000a',
+    name: 'host-1',
+    status: 'ready',
+    unhealthy: null,
+    last_seen_at: '2026-01-01T00:00:50Z',
+    capacity: 2,
+    labels: [],
+    version: '0.1.0',
+    engine: 'Docker 20.10.24',
+    builds: [],
+    swept: 0,
+    left_behind: 0,
     ...parts,
   };
 }

@@ -1,11 +1,13 @@
 import { render, screen } from '@testing-library/svelte';
-import { expect, test, vi } from 'vitest';
-import { attempt, build } from '../../tests/build';
+import { describe, expect, test, vi } from 'vitest';
+import { attempt, build, runner } from '../../tests/build';
+import Within from '../../tests/Within.svelte';
 import type { Status } from '../lib/api/client';
 import { LOOKS } from '../lib/builds/status';
 import Field from './Field.svelte';
 import LogRow from './LogRow.svelte';
 import PhaseBar from './PhaseBar.svelte';
+import RunnerCard from './RunnerCard.svelte';
 import StatusLabel from './StatusLabel.svelte';
 import Why from './Why.svelte';
 
@@ -49,4 +51,20 @@ test('a line of a log is text, whatever it says', () => {
   expect(container.textContent).toContain('stderr');
   screen.getByRole('link', { name: 'Line 3' }).click();
   expect(choose).toHaveBeenCalledWith(3, false);
+});
+
+describe('a runner', () => {
+  const show = (parts = {}) => render(Within, { component: RunnerCard, given: { runner: runner(parts), drain: vi.fn() } }).container.textContent!;
+
+  test('that can run no builds says why', () => {
+    expect(show({ status: 'unhealthy', unhealthy: 'the disk is full: 12 MB are left' })).toMatch(/Unhealthy.*The disk is full: 12 MB are left.*given no builds/s);
+  });
+  test('that is lost says for how long it has been silent', () => {
+    expect(show({ status: 'disconnected' })).toMatch(/Last sign of life\s*10 s ago/);
+    expect(show({ status: 'disconnected', last_seen_at: null })).toMatch(/not since the coordinator’s start/);
+  });
+  test('says what it could not remove', () => {
+    expect(show()).toMatch(/Left behind\s*Nothing/);
+    expect(show({ left_behind: 1, swept: 3 })).toMatch(/Left behind\s*1 thing of earlier builds, 3 swept up/);
+  });
 });

@@ -12,14 +12,16 @@ use std::{
 use anyhow::{Context, bail};
 use caisson_protocol::BuildId;
 use caisson_settings::Secret;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::{net::TcpListener, sync::mpsc};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tracing::warn;
 use uuid::Uuid;
 
 use crate::{
     blocking::Blocking,
     dispatcher::{Dispatcher, News},
-    http::{self, App, EventHub},
+    http::{self, App, Certificate, ConnectionLimits, Door, EventHub, Front, Limiter},
     logs::{FileLogs, LogWatch},
     metrics::Metrics,
     secrets::Guard,
@@ -33,7 +35,9 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(5);
 /// A coordinator that is ready to run.
 pub struct Coordinator {
     app: Arc<App>,
-    listener: TcpListener,
+    door: Door,
+    url: String,
+    certificate: Option<Certificate>,
     dispatcher: Dispatcher,
     news: mpsc::UnboundedReceiver<News>,
     /// Held as long as the coordinator lives: two on one folder would each undo what the other does.
@@ -55,7 +59,9 @@ impl Coordinator {
         let logs = data_dir.join("logs");
         let logs =
             Arc::new(FileLogs::open(&logs, Blocking::default()).with_context(|| logs.display().to_string())?);
-        let listener = listen(settings.listen).await?;
+        let certificate = settings.tls.clone().map(Certificate::read).transpose()?;
+        let door = open_door(&settings, certificate.as_ref()).await?;
+        let url = url(&settings, door.listener.local_addr()?);
         let metrics = Arc::new(Metrics::default());
         let (news_sender, news) = mpsc::unbounded_channel();
         let (dispatcher, handle) =
@@ -70,12 +76,20 @@ impl Coordinator {
             metrics,
             guard,
             new_build: || BuildId(Uuid::now_v7()),
+            front: Front {
+                names: settings.names(),
+                behind_proxy: settings.behind_proxy,
+                tls: settings.tls.is_some(),
+                limiter: Limiter::new(
+                    settings.limits.requests_per_second,
+                    settings.limits.sign_in_failures_per_minute,
+                ),
+            },
             defaults: settings.defaults,
-            local_only: !settings.behind_proxy,
             stopping: CancellationToken::new(),
             followers: TaskTracker::new(),
         });
-        let coordinator = Self { app, listener, dispatcher, news, _lock: lock };
+        let coordinator = Self { app, door, url, certificate, dispatcher, news, _lock: lock };
         let address = data_dir.join("address");
         tell(&address, &coordinator.address()?.to_string()).with_context(|| address.display().to_string())?;
         Ok(coordinator)
@@ -86,7 +100,13 @@ impl Coordinator {
     /// # Errors
     /// When the system does not tell.
     pub fn address(&self) -> anyhow::Result<SocketAddr> {
-        Ok(self.listener.local_addr()?)
+        Ok(self.door.listener.local_addr()?)
+    }
+
+    /// The address that people use.
+    #[must_use]
+    pub fn url(&self) -> &str {
+        &self.url
     }
 
     /// A new code for the sign-in link.
@@ -114,7 +134,11 @@ impl Coordinator {
                 ended
             }
         });
-        http::serve(self.app, self.listener).await;
+        let certificate = self.certificate.map(|certificate| tokio::spawn(certificate.keep_current()));
+        http::serve(self.app, self.door).await;
+        if let Some(certificate) = certificate {
+            certificate.abort();
+        }
         // The dispatcher ends when the last handle to it is gone: those of the connections are, this is the other.
         publisher.abort();
         match tokio::time::timeout(STOP_TIMEOUT, dispatcher).await {
@@ -147,6 +171,36 @@ fn lock(path: &Path) -> anyhow::Result<File> {
         }
         Err(TryLockError::Error(error)) => Err(error).with_context(|| path.display().to_string()),
     }
+}
+
+/// Where people find it. Who listens on every address has none of its own to tell.
+fn url(settings: &Checked, address: SocketAddr) -> String {
+    let scheme = if settings.tls.is_some() { "https" } else { "http" };
+    settings.public_url.as_ref().map_or_else(|| format!("{scheme}://{address}"), ToString::to_string)
+}
+
+async fn open_door(settings: &Checked, certificate: Option<&Certificate>) -> anyhow::Result<Door> {
+    // Each connection needs a file, and so do logs and the store.
+    let files = open_files();
+    let total = settings.limits.connections.min(files / 4 * 3);
+    if total < settings.limits.connections {
+        warn!("limits.connections: {total} instead of {}, as this process may open {files} files only", settings.limits.connections);
+    }
+    // All of a proxy's connections come from one address.
+    let alone = if settings.behind_proxy { usize::MAX } else { settings.limits.connections_per_address };
+    Ok(Door {
+        listener: listen(settings.listen).await?,
+        tls: certificate.map(Certificate::acceptor).transpose()?,
+        limits: ConnectionLimits { total, per_address: alone },
+    })
+}
+
+/// How many files this process may have open: as many as the system lets it have.
+fn open_files() -> usize {
+    let limit = getrlimit(Resource::Nofile);
+    let most = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    let current = if setrlimit(Resource::Nofile, most).is_ok() { limit.maximum } else { limit.current };
+    current.map_or(usize::MAX, |files| usize::try_from(files).unwrap_or(usize::MAX))
 }
 
 async fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {

@@ -3,11 +3,17 @@
 //! that don't exist are as closed as those that do.
 
 mod access;
+mod body;
 mod events;
 mod follow;
+mod front;
+mod headers;
+mod limits;
+mod line;
 mod lines;
 mod log;
 mod model;
+mod names;
 mod person;
 mod problem;
 mod public;
@@ -15,6 +21,7 @@ mod runner;
 mod serve;
 mod session;
 mod submission;
+mod tls;
 mod trends;
 mod web;
 
@@ -36,7 +43,12 @@ use crate::{
 };
 
 pub use events::{EventHub, publish};
-pub use serve::{bounded, connection, serve};
+pub use front::{Front, Peer};
+pub use limits::Limiter;
+pub use line::ConnectionLimits;
+pub use names::Names;
+pub use serve::{Door, connection, routes, serve};
+pub use tls::{Certificate, CertificateFiles};
 
 /// What handlers work with.
 pub struct App {
@@ -58,8 +70,8 @@ pub struct App {
     pub new_build: fn() -> BuildId,
     /// What a build is given that does not say.
     pub defaults: BuildDefaults,
-    /// Whether the `Host` of a request must be this machine.
-    pub local_only: bool,
+    /// How it is reached.
+    pub front: Front,
     /// Tells those who follow something that the coordinator stops.
     pub stopping: CancellationToken,
     /// Those who follow something.
@@ -83,7 +95,8 @@ pub fn router(app: Arc<App>) -> Router {
     guarded
         .merge(runner)
         .merge(public::routes())
-        .layer(middleware::from_fn_with_state(Arc::clone(&app), access::host))
+        .layer(middleware::from_fn_with_state(Arc::clone(&app), names::check))
+        .layer(middleware::from_fn_with_state(Arc::clone(&app), limits::check))
         .with_state(app)
 }
 

@@ -73,10 +73,10 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
 
 /// Says where it is, and how to get in.
 fn announce(coordinator: &Coordinator) -> anyhow::Result<()> {
-    let address = coordinator.address()?;
+    let url = coordinator.url();
     let code = coordinator.sign_in_code();
     let mut out = std::io::stdout();
-    writeln!(out, "caisson-coordinator listens on http://{address}")?;
-    writeln!(out, "sign in: http://{address}/sign-in?code={}", code.expose())?;
+    writeln!(out, "caisson-coordinator listens on {url}")?;
+    writeln!(out, "sign in: {url}/sign-in?code={}", code.expose())?;
     Ok(out.flush()?)
 }

@@ -1,11 +1,14 @@
 //! The coordinator's settings, their defaults and what they may be.
 
-use std::{net::SocketAddr, path::PathBuf};
+use std::{fmt, net::SocketAddr, path::PathBuf, str::FromStr};
 
 use caisson_protocol::{ImageRef, RepositoryUrl, TimeoutSeconds};
 use caisson_scheduler::Rules;
 use caisson_settings::{ByteSize, Period};
+use http::Uri;
 use serde::{Deserialize, Serialize};
+
+use crate::http::{CertificateFiles, Names};
 
 /// What environment variables of the coordinator begin with.
 pub const ENV_PREFIX: &str = "CAISSON_COORDINATOR_";
@@ -16,8 +19,14 @@ pub const ENV_PREFIX: &str = "CAISSON_COORDINATOR_";
 pub struct Settings {
     /// Where to listen. Port 0 takes any free one.
     pub listen: String,
+    /// The address that people and runners use, where that is not `listen`: `https://ci.example.org`.
+    pub public_url: Option<String>,
+    /// The certificate, where the coordinator speaks TLS itself.
+    pub tls: Tls,
     /// Whether a proxy in front speaks TLS and is the only one that reaches `listen`.
     pub behind_proxy: bool,
+    /// How much each caller may ask for.
+    pub limits: Limits,
     /// Where everything is kept.
     pub data_dir: PathBuf,
     /// The repository of builds that name none.
@@ -30,6 +39,30 @@ pub struct Settings {
     pub build: Build,
     /// Where code may come from.
     pub git: Git,
+}
+
+/// The certificate, where the coordinator speaks TLS itself.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Tls {
+    /// A file with the certificate and those that lead from it to one that clients trust, in PEM.
+    pub cert: Option<PathBuf>,
+    /// A file with its private key, in PEM.
+    pub key: Option<PathBuf>,
+}
+
+/// How much each caller may ask for.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Limits {
+    /// Requests in a second, by address and by token; 0 for as many as come. This machine's own are not counted.
+    pub requests_per_second: u32,
+    /// Failed attempts to sign in in a minute, by address; 0 for as many as come.
+    pub sign_in_failures_per_minute: u32,
+    /// Connections at once.
+    pub connections: usize,
+    /// Connections at once from one address other than this machine's.
+    pub connections_per_address: usize,
 }
 
 /// The queue.
@@ -76,7 +109,15 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             listen: "127.0.0.1:3000".into(),
+            public_url: None,
+            tls: Tls { cert: None, key: None },
             behind_proxy: false,
+            limits: Limits {
+                requests_per_second: 100,
+                sign_in_failures_per_minute: 20,
+                connections: 4096,
+                connections_per_address: 256,
+            },
             data_dir: "./data".into(),
             repository_url: None,
             queue: Queue { capacity: 1000 },
@@ -97,8 +138,14 @@ impl Default for Settings {
 pub struct Checked {
     /// Where to listen.
     pub listen: SocketAddr,
+    /// How people and runners write its address.
+    pub public_url: Option<PublicUrl>,
+    /// The certificate, where it speaks TLS.
+    pub tls: Option<CertificateFiles>,
     /// Whether only a proxy reaches it.
     pub behind_proxy: bool,
+    /// How much each caller may ask for.
+    pub limits: Limits,
     /// Where everything is kept.
     pub data_dir: PathBuf,
     /// What decisions depend on.
@@ -120,6 +167,73 @@ pub struct BuildDefaults {
     pub allow_file_urls: bool,
 }
 
+impl Checked {
+    /// The names that the coordinator is asked for by.
+    #[must_use]
+    pub fn names(&self) -> Names {
+        let public = self.public_url.as_ref().map(|url| url.host().to_owned());
+        match public {
+            None if self.behind_proxy => Names::Any,
+            public if self.listen.ip().is_loopback() && !self.behind_proxy => Names::Local { public },
+            public => Names::Reachable { public },
+        }
+    }
+}
+
+/// An address that people and runners use: `http` or `https`, a host and perhaps a port.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PublicUrl(Uri);
+
+impl PublicUrl {
+    fn host(&self) -> &str {
+        self.0.host().unwrap_or_default()
+    }
+}
+
+impl FromStr for PublicUrl {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let plain = |uri: &Uri| {
+            let scheme = uri.scheme_str().is_some_and(|scheme| ["http", "https"].contains(&scheme));
+            let host = uri.authority().is_some_and(|whole| !whole.as_str().contains('@') && !whole.host().is_empty());
+            scheme && host && uri.path() == "/" && uri.query().is_none()
+        };
+        let uri = text.parse::<Uri>().ok().filter(plain);
+        uri.map(Self).ok_or_else(|| format!("found {text:?}, expected an address such as https://ci.example.org"))
+    }
+}
+
+impl fmt::Display for PublicUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.0.to_string().trim_end_matches('/'))
+    }
+}
+
+impl Tls {
+    fn check(&self) -> Result<Option<CertificateFiles>, String> {
+        match (&self.cert, &self.key) {
+            (None, None) => Ok(None),
+            (Some(cert), Some(key)) => Ok(Some(CertificateFiles { cert: cert.clone(), key: key.clone() })),
+            (Some(_), None) => Err("`tls.key`: missing: set it to the private key of `tls.cert`".into()),
+            (None, Some(_)) => Err("`tls.cert`: missing: set it to the certificate of `tls.key`".into()),
+        }
+    }
+}
+
+impl Limits {
+    fn check(&self) -> Result<Self, String> {
+        let positive = [
+            ("limits.connections", self.connections),
+            ("limits.connections_per_address", self.connections_per_address),
+        ];
+        match positive.into_iter().find(|(_, value)| *value == 0) {
+            Some((key, _)) => Err(format!("`{key}`: found 0, expected at least 1")),
+            None => Ok(self.clone()),
+        }
+    }
+}
+
 impl Settings {
     /// Checks what the kinds of the values alone don't tell.
     ///
@@ -129,15 +243,21 @@ impl Settings {
         let listen: SocketAddr = self.listen.parse().map_err(|_| {
             format!("`listen`: found {:?}, expected an address and port such as 127.0.0.1:3000", self.listen)
         })?;
-        if !listen.ip().is_loopback() && !self.behind_proxy {
+        let tls = self.tls.check()?;
+        if !listen.ip().is_loopback() && tls.is_none() && !self.behind_proxy {
             return Err(format!(
                 "`listen`: {listen} can be reached from other machines, and tokens would cross the network in clear \
-                 text: put a proxy that speaks TLS in front and set `behind_proxy: true`, or listen on 127.0.0.1"
+                 text: set `tls.cert` and `tls.key`, or put a proxy that speaks TLS in front and set \
+                 `behind_proxy: true`, or listen on 127.0.0.1"
             ));
         }
+        let public_url = self.public_url.as_deref().map(str::parse).transpose();
         Ok(Checked {
             listen,
+            public_url: public_url.map_err(|error| format!("`public_url`: {error}"))?,
+            tls,
             behind_proxy: self.behind_proxy,
+            limits: self.limits.check()?,
             data_dir: self.data_dir.clone(),
             rules: self.rules()?,
             defaults: self.defaults()?,

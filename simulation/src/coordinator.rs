@@ -2,6 +2,7 @@
 //! be frozen and killed.
 
 use std::{
+    net::{IpAddr, Ipv4Addr},
     path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -10,7 +11,7 @@ use std::{
 use axum::Router;
 use caisson_coordinator::{
     dispatcher::Dispatcher,
-    http::{self, App, EventHub},
+    http::{self, App, EventHub, Front, Peer},
     logs::LogWatch,
     metrics::Metrics,
     secrets::Guard,
@@ -35,6 +36,8 @@ use crate::{
 const STOP_TIMEOUT: Duration = Duration::from_secs(15);
 /// How long it takes until one that ended by itself is started again.
 const RESTART_PAUSE: Duration = Duration::from_secs(1);
+/// Where every connection comes from.
+const NEAR: Peer = Peer(IpAddr::V4(Ipv4Addr::LOCALHOST));
 
 /// The machine with the coordinator.
 pub struct Coordinator {
@@ -140,11 +143,11 @@ impl Coordinator {
             guard: Guard::open(&self.secrets).map_err(|secrets| error(&secrets))?,
             new_build: next_build,
             defaults: defaults(),
-            local_only: false,
+            front: Front::open(),
             stopping: CancellationToken::new(),
             followers: TaskTracker::new(),
         });
-        let routes = http::bounded(http::router(Arc::clone(&app)));
+        let routes = http::routes(Arc::clone(&app));
         let publisher = tokio::spawn(Arc::clone(life).run(http::publish(Arc::clone(&app), news)));
         let stopping = app.stopping.clone();
         let process = Process { life: Arc::clone(life), app, routes, connections: TaskTracker::new() };
@@ -219,7 +222,7 @@ impl Door for Coordinator {
 
     fn accept(&self, end: End) {
         if let Some(process) = self.process() {
-            let served = http::connection(Arc::clone(&process.app), end, process.routes.clone());
+            let served = http::connection(Arc::clone(&process.app), end, NEAR, process.routes.clone());
             process.connections.spawn(Arc::clone(&process.life).run(served));
         }
     }

@@ -1,10 +1,10 @@
 //! Who is let in.
 
-use std::{net::IpAddr, sync::Arc};
+use std::sync::Arc;
 
 use axum::{
     extract::{Request, State},
-    http::{HeaderMap, Method, StatusCode, Uri, header},
+    http::{HeaderMap, Method, StatusCode, header},
     middleware::Next,
     response::{IntoResponse, Response},
 };
@@ -47,21 +47,11 @@ pub(super) async fn runner(State(app): State<Arc<App>>, request: Request, next: 
     )
 }
 
-/// A coordinator that only this machine reaches is asked for by this machine's names alone: any other name in `Host`
-/// is a page elsewhere that had its own name point here (DNS rebinding).
-pub(super) async fn host(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
-    if app.local_only && !is_local(request.headers(), request.uri()) {
-        let detail = "the Host of this request is not this machine: use localhost or 127.0.0.1";
-        return Problem::new(StatusCode::MISDIRECTED_REQUEST, "foreign_host", detail).into_response();
-    }
-    next.run(request).await
-}
-
 fn unauthorized(detail: &str) -> Response {
     Problem::new(StatusCode::UNAUTHORIZED, "unauthorized", detail).into_response()
 }
 
-fn bearer(headers: &HeaderMap) -> Option<&str> {
+pub(super) fn bearer(headers: &HeaderMap) -> Option<&str> {
     headers.get(header::AUTHORIZATION)?.to_str().ok()?.strip_prefix("Bearer ").map(str::trim)
 }
 
@@ -82,20 +72,6 @@ pub(super) fn same_origin(headers: &HeaderMap) -> bool {
     origin.split_once("://").is_some_and(|(_, authority)| authority == host)
 }
 
-fn is_local(headers: &HeaderMap, uri: &Uri) -> bool {
-    let authority = match headers.get(header::HOST) {
-        Some(host) => host.to_str().unwrap_or_default(),
-        None => uri.authority().map_or("", |authority| authority.as_str()),
-    };
-    let without_port = match authority.rsplit_once(':') {
-        Some((name, port)) if port.bytes().all(|digit| digit.is_ascii_digit()) => name,
-        _ => authority,
-    };
-    let name = without_port.trim_start_matches('[').trim_end_matches(']');
-    name.eq_ignore_ascii_case("localhost")
-        || name.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
-}
-
 #[cfg(test)]
 mod tests {
     use axum::http::HeaderValue;
@@ -104,19 +80,6 @@ mod tests {
 
     fn with(name: header::HeaderName, value: &'static str) -> HeaderMap {
         HeaderMap::from_iter([(name, HeaderValue::from_static(value))])
-    }
-
-    #[test]
-    fn only_this_machines_names_are_local() {
-        let nowhere = Uri::from_static("/");
-        for host in ["localhost", "LOCALHOST:3000", "127.0.0.1:3000", "127.0.0.2", "[::1]:3000"] {
-            assert!(is_local(&with(header::HOST, host), &nowhere), "{host}");
-        }
-        for host in
-            ["evil.example", "localhost.evil.example", "192.168.1.7:3000", "", "127.0.0.1.evil.example:80"]
-        {
-            assert!(!is_local(&with(header::HOST, host), &nowhere), "{host}");
-        }
     }
 
     #[test]

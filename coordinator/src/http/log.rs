@@ -5,7 +5,7 @@ use std::{ops::Range, sync::Arc};
 use axum::{
     body::{Body, Bytes},
     extract::{Path, State},
-    http::{HeaderMap, HeaderValue, StatusCode, header},
+    http::{HeaderMap, StatusCode, header},
     response::{IntoResponse, Response},
 };
 use caisson_logfile::Span;
@@ -15,7 +15,9 @@ use serde::Deserialize;
 use utoipa::IntoParams;
 
 use super::{
-    App, follow,
+    App,
+    access::Caller,
+    follow,
     person::{Parameters, find},
     problem::{Problem, ProblemDocument},
 };
@@ -57,6 +59,7 @@ pub(super) struct LogQuery {
 )]
 pub(super) async fn text(
     State(app): State<Arc<App>>,
+    caller: Caller,
     Path(id): Path<String>,
     query: Parameters<LogQuery>,
     headers: HeaderMap,
@@ -64,10 +67,12 @@ pub(super) async fn text(
     let build = find(&app, &id).await?;
     let Parameters(LogQuery { attempt, stream, follow }) = query;
     if follow {
-        return Ok(plain(StatusCode::OK, follow::text(app, &build, attempt, stream)));
+        let file = format!("build-{}.log", build.number);
+        return Ok(plain(StatusCode::OK, &file, follow::text(app, caller, &build, attempt, stream)));
     }
     // A build that was never tried has an empty log.
     let number = which_attempt(&build, attempt)?.unwrap_or(1);
+    let file = format!("build-{}.{number}.log", build.number);
     let attempt = AttemptId { build: build.id, number };
     let spans: Vec<Span> = match stream {
         None => whole(app.logs.end(attempt).await?),
@@ -78,13 +83,11 @@ pub(super) async fn text(
     let length = spans.iter().map(|span| span.bytes).sum();
     let Some(range) = requested(&headers, length)? else {
         let body = Body::from_stream(read(Arc::clone(&app.logs), attempt, spans));
-        return Ok(with_length(plain(StatusCode::OK, body), length));
+        return Ok(with_length(plain(StatusCode::OK, &file, body), length));
     };
     let spans = cut(&spans, &range);
-    let part = with_length(
-        plain(StatusCode::PARTIAL_CONTENT, Body::from_stream(read(Arc::clone(&app.logs), attempt, spans))),
-        range.end - range.start,
-    );
+    let body = Body::from_stream(read(Arc::clone(&app.logs), attempt, spans));
+    let part = with_length(plain(StatusCode::PARTIAL_CONTENT, &file, body), range.end - range.start);
     let content_range = format!("bytes {}-{}/{length}", range.start, range.end - 1);
     Ok(([(header::CONTENT_RANGE, content_range)], part).into_response())
 }
@@ -105,13 +108,12 @@ fn whole(bytes: u64) -> Vec<Span> {
     if bytes == 0 { Vec::new() } else { vec![all] }
 }
 
-/// Log output is data, whatever it looks like: no browser takes it for anything else.
-fn plain(status: StatusCode, body: Body) -> Response {
+/// Log output is data, whatever it looks like: a browser saves it, and takes it for nothing else.
+fn plain(status: StatusCode, file: &str, body: Body) -> Response {
     let headers = [
-        (header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8")),
-        (header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
-        (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
-        (header::ACCEPT_RANGES, HeaderValue::from_static("bytes")),
+        (header::CONTENT_TYPE, "text/plain; charset=utf-8"),
+        (header::CONTENT_DISPOSITION, &format!("attachment; filename=\"{file}\"")),
+        (header::ACCEPT_RANGES, "bytes"),
     ];
     (status, headers, body).into_response()
 }
@@ -203,7 +205,7 @@ mod tests {
     use super::*;
 
     fn range(text: &str, length: u64) -> Result<Option<Range<u64>>, ()> {
-        let headers = HeaderMap::from_iter([(header::RANGE, HeaderValue::from_str(text).unwrap())]);
+        let headers = HeaderMap::from_iter([(header::RANGE, text.parse().unwrap())]);
         requested(&headers, length).map_err(|_| ())
     }
 

@@ -1,11 +1,15 @@
 //! The accept loop: hyper with limits on what a client may take its time for, and an end that comes.
 
-use std::{convert::Infallible, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use axum::{
     Router,
     extract::{DefaultBodyLimit, Request},
-    middleware,
+    middleware::{self, Next},
 };
 use hyper::body::Incoming;
 use hyper_util::{
@@ -15,31 +19,56 @@ use hyper_util::{
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpListener,
+    time::timeout,
 };
+use tokio_rustls::TlsAcceptor;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower::ServiceExt;
-use tower_http::{catch_panic::CatchPanicLayer, timeout::RequestBodyTimeoutLayer};
+use tower_http::catch_panic::CatchPanicLayer;
 use tracing::{debug, warn};
 
-use super::{App, problem, router};
+use super::{
+    App, body,
+    front::Peer,
+    headers,
+    line::{ConnectionLimits, Crowd, Line},
+    problem, router,
+};
 
-/// How long a client may take to send the head of a request.
+/// Where connections come in.
+pub struct Door {
+    /// Takes them.
+    pub listener: TcpListener,
+    /// Makes them private.
+    pub tls: Option<TlsAcceptor>,
+    /// How many there may be.
+    pub limits: ConnectionLimits,
+}
+
+/// How long a client may take to agree on keys.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a client may take to send the head of a request, and to begin with the next one.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long a client may pause in the body of a request.
-const BODY_TIMEOUT: Duration = Duration::from_secs(30);
+/// The largest head of a request.
+const HEAD_BYTES_MAX: usize = 64 * 1024;
 /// The largest body: the longest command and environment, escaped as JSON, fit.
 const BODY_BYTES_MAX: usize = 1024 * 1024;
 /// How long connections have to end when the coordinator stops. All in all it takes less than the 10 s after which an
 /// engine kills a container that it stops.
 const STOP_TIMEOUT: Duration = Duration::from_secs(3);
+/// How often it is said that there are too many connections.
+const WARN_EVERY: Duration = Duration::from_secs(60);
 /// How long to wait after the system refused a connection, for want of file descriptors as a rule.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Serves until the coordinator is told to stop, then gives connections a moment to end.
-pub async fn serve(app: Arc<App>, listener: TcpListener) {
-    let routes = bounded(router(Arc::clone(&app)));
+pub async fn serve(app: Arc<App>, door: Door) {
+    let Door { listener, tls, limits } = door;
+    let routes = routes(Arc::clone(&app));
     let connections = TaskTracker::new();
     let cut = CancellationToken::new();
+    let crowd = Crowd::new(limits);
+    let mut warned: Option<Instant> = None;
     loop {
         let accepted = tokio::select! {
             biased;
@@ -47,11 +76,19 @@ pub async fn serve(app: Arc<App>, listener: TcpListener) {
             () = app.stopping.cancelled() => break,
         };
         match accepted {
-            Ok((stream, _)) => {
+            Ok((stream, address)) => {
+                let Some(place) = crowd.admit(address.ip()) else {
+                    if warned.is_none_or(|warned| warned.elapsed() >= WARN_EVERY) {
+                        warned = Some(Instant::now());
+                        warn!("a connection from {} is one too many, and is closed: see limits.connections", address.ip());
+                    }
+                    continue;
+                };
                 // Answers are small and should not wait for more to come.
                 let _ = stream.set_nodelay(true);
-                let connection = connection(Arc::clone(&app), stream, routes.clone());
-                connections.spawn(cut.clone().run_until_cancelled_owned(connection));
+                let line = Line::new(stream, place);
+                let served = open(Arc::clone(&app), line, Peer(address.ip()), tls.clone(), routes.clone());
+                connections.spawn(cut.clone().run_until_cancelled_owned(served));
             }
             Err(error) => {
                 warn!("a connection can't be accepted: {error}");
@@ -66,7 +103,7 @@ pub async fn serve(app: Arc<App>, listener: TcpListener) {
         connections.wait().await;
         app.followers.wait().await;
     };
-    if tokio::time::timeout(STOP_TIMEOUT, ended).await.is_err() {
+    if timeout(STOP_TIMEOUT, ended).await.is_err() {
         warn!("some connections did not end within {STOP_TIMEOUT:?} and are cut");
         cut.cancel();
         connections.wait().await;
@@ -74,25 +111,45 @@ pub async fn serve(app: Arc<App>, listener: TcpListener) {
 }
 
 /// The routes, with limits on what a request may bring.
-pub fn bounded(routes: Router) -> Router {
-    routes
-        .layer(RequestBodyTimeoutLayer::new(BODY_TIMEOUT))
+pub fn routes(app: Arc<App>) -> Router {
+    let tls = app.front.tls;
+    router(app)
+        .layer(middleware::from_fn(body::in_time))
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
         .layer(CatchPanicLayer::new())
         .layer(middleware::map_response(problem::uniform))
+        .layer(middleware::from_fn(move |request: Request, next: Next| headers::add(tls, request, next)))
 }
 
-/// Serves one connection to its end, whatever carries its bytes.
-pub async fn connection<S>(app: Arc<App>, stream: S, routes: Router)
+/// Serves one connection to its end, with TLS where it is spoken.
+async fn open<S>(app: Arc<App>, line: Line<S>, peer: Peer, tls: Option<TlsAcceptor>, routes: Router)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let service = hyper::service::service_fn(move |request: Request<Incoming>| {
+    let Some(tls) = tls else { return connection(app, line, peer, routes).await };
+    match timeout(HANDSHAKE_TIMEOUT, tls.accept(line)).await {
+        Ok(Ok(line)) => connection(app, line, peer, routes).await,
+        Ok(Err(error)) => debug!("no TLS with {}: {error}", peer.0),
+        Err(_) => debug!("no TLS with {} within {HANDSHAKE_TIMEOUT:?}", peer.0),
+    }
+}
+
+/// Serves one connection to its end, whatever carries its bytes.
+pub async fn connection<S>(app: Arc<App>, stream: S, peer: Peer, routes: Router)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let service = hyper::service::service_fn(move |mut request: Request<Incoming>| {
+        request.extensions_mut().insert(peer);
         let routes = routes.clone();
         async move { Ok::<_, Infallible>(routes.oneshot(request).await.unwrap_or_else(|never| match never {})) }
     });
     let mut builder = Builder::new(TokioExecutor::new()).http1_only();
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT);
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEADER_TIMEOUT)
+        .max_buf_size(HEAD_BYTES_MAX);
     let served = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
     tokio::pin!(served);
     let ended = tokio::select! {

@@ -92,13 +92,11 @@ fn serve(asset: &'static Asset, headers: &HeaderMap, caching: &'static str) -> R
     let known = headers.get(header::IF_NONE_MATCH).and_then(|tags| tags.to_str().ok());
     let known = known.is_some_and(|tags| tags.split(',').any(|tag| tag.trim() == etag));
     let mut response = if known { StatusCode::NOT_MODIFIED.into_response() } else { body.into_response() };
-    let fixed: [(HeaderName, &'static str); 6] = [
+    let fixed: [(HeaderName, &'static str); 4] = [
         (header::CONTENT_TYPE, asset.kind),
         (header::CACHE_CONTROL, caching),
         (header::VARY, "accept-encoding"),
         (header::CONTENT_SECURITY_POLICY, POLICY),
-        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
-        (header::REFERRER_POLICY, "no-referrer"),
     ];
     let all = response.headers_mut();
     for (name, value) in fixed {

@@ -38,6 +38,16 @@ fn note(exit_code: u8, out_of_memory: bool) -> Option<FailureNote> {
     }
 }
 
+/// A command that was killed since it had written too much. One that had ended by then has ended as it did.
+pub(super) fn killed_for_disk(outcome: Outcome) -> Outcome {
+    match outcome {
+        Outcome::Failed { exit_code, .. } => {
+            Outcome::Failed { exit_code, note: Some(FailureNote::DiskLimit) }
+        }
+        ended => ended,
+    }
+}
+
 /// A build that the engine could not run.
 pub(super) fn engine_failed(message: String) -> Outcome {
     errored(ErrorReason::EngineFailed, message)

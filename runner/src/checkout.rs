@@ -12,6 +12,7 @@ mod mirror;
 mod packs;
 mod progress;
 mod shelf;
+mod targets;
 mod wire;
 
 use std::{path::PathBuf, process::Stdio, time::Duration};
@@ -24,13 +25,17 @@ use tokio::{
 };
 use tracing::{info, warn};
 
-use crate::{config::Git, output::LogSender};
+use crate::{
+    config::{CoordinatorUrl, Git},
+    output::LogSender,
+};
 use limits::Limits;
 use progress::Progress;
+use targets::Targets;
 use wire::{Event, Request};
 
 /// What the child may see of the environment: where the certificates, the proxy and the ssh agent are.
-const ENVIRONMENT_PASSED_ON: [&str; 11] = [
+const ENVIRONMENT_PASSED_ON: [&str; 12] = [
     "PATH",
     "SSL_CERT_FILE",
     "SSL_CERT_DIR",
@@ -40,6 +45,7 @@ const ENVIRONMENT_PASSED_ON: [&str; 11] = [
     "HTTP_PROXY",
     "http_proxy",
     "ALL_PROXY",
+    "all_proxy",
     "NO_PROXY",
     "no_proxy",
 ];
@@ -55,6 +61,7 @@ pub struct Checkout {
     mirrors: PathBuf,
     home: PathBuf,
     git: Git,
+    targets: Targets,
 }
 
 /// Why a commit is not in its workspace.
@@ -68,11 +75,17 @@ pub struct CheckoutError {
 }
 
 impl Checkout {
-    /// Keeps its mirrors and settings under `work_dir`. `program` is the runner's own executable. Blocks.
+    /// Keeps its mirrors and settings under `work_dir`. `program` is the runner's own executable. Where the coordinator
+    /// is tells what the runner may clone from, unless `git` says so. Blocks.
     ///
     /// # Errors
     /// When a folder can't be made, or the file of host keys can't be read.
-    pub fn open(program: PathBuf, work_dir: &std::path::Path, git: Git) -> std::io::Result<Self> {
+    pub fn open(
+        program: PathBuf,
+        work_dir: &std::path::Path,
+        git: Git,
+        coordinator: &CoordinatorUrl,
+    ) -> std::io::Result<Self> {
         let (mirrors, home) = (work_dir.join("mirrors"), work_dir.join("home"));
         std::fs::create_dir_all(&mirrors)?;
         // libgit2 looks for host keys in the home folder, so the child gets one with these and nothing else.
@@ -84,7 +97,8 @@ impl Checkout {
             None => Vec::new(),
         };
         std::fs::write(ssh.join("known_hosts"), keys)?;
-        Ok(Self { program, mirrors, home, git })
+        let targets = Targets::new(&git, coordinator);
+        Ok(Self { program, mirrors, home, git, targets })
     }
 
     /// Gets `commit` into the empty folder `workspace`, and says in the log how it gets on.
@@ -123,6 +137,7 @@ impl Checkout {
                 checkout_files: self.git.checkout_files,
             },
             ssh_key_file: self.git.ssh_key_file.clone(),
+            targets: self.targets.clone(),
         };
         let mut child = self.spawn().map_err(|error| broken(&format!("it could not be started: {error}")))?;
         // The child ends when its input does, so it never outlives a runner that is killed.

@@ -173,7 +173,7 @@ fn prepare(
     let open = || {
         let spool = Spool::open(&work_dir.path)?;
         let workspaces = Workspaces::open(&work_dir.path)?;
-        let checkout = Checkout::open(program, &work_dir.path, config.git.clone())?;
+        let checkout = Checkout::open(program, &work_dir.path, config.git.clone(), &config.coordinator_url)?;
         Ok((spool, workspaces, checkout))
     };
     let (spool, workspaces, checkout) = open().map_err(|cause| work_dir.error(cause))?;

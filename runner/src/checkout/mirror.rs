@@ -115,8 +115,12 @@ fn fetched(path: &Path, request: &Request, teller: &Teller) -> Result<ResolvedCo
             message: format!("there is no repository {} on the runner", request.repository),
         }));
     }
+    let address = match local_path(&request.repository) {
+        Some(folder) => folder.to_string_lossy().into_owned(),
+        None => request.targets.address(&request.repository).map_err(Trouble::Error)?,
+    };
     let mut repository = open_or_make(path, request, teller)?;
-    fetch(&repository, request, &REFSPECS, teller).map_err(|error| match error.class() {
+    fetch(&repository, &address, request, &REFSPECS, teller).map_err(|error| match error.class() {
         ErrorClass::Odb
         | ErrorClass::Object
         | ErrorClass::Zlib
@@ -138,7 +142,7 @@ fn fetched(path: &Path, request: &Request, teller: &Teller) -> Result<ResolvedCo
     }
     // A commit that no branch or tag reaches, such as a pull request's: many servers give it when asked by name.
     if let Some(sha) = request.commit.as_sha() {
-        let asked = fetch(&repository, request, &[sha.as_str()], teller);
+        let asked = fetch(&repository, &address, request, &[sha.as_str()], teller);
         if asked.is_ok() && known(path, &request.commit).is_some() {
             return Ok(sha);
         }
@@ -196,13 +200,14 @@ fn remove_half_fetched(path: &Path) -> std::io::Result<()> {
 
 fn fetch(
     repository: &Repository,
+    address: &str,
     request: &Request,
     refspecs: &[&str],
     teller: &Teller,
 ) -> Result<(), git2::Error> {
-    let address = local_path(&request.repository)
-        .map_or_else(|| request.repository.to_string(), |path| path.to_string_lossy().into_owned());
-    let mut remote = repository.remote_anonymous(&address)?;
+    // A server may lead to another place on itself. Another host was not found to be one that may be cloned from.
+    repository.config()?.set_bool("http.followRedirects", false)?;
+    let mut remote = repository.remote_anonymous(address)?;
     let mut options = FetchOptions::new();
     options
         .remote_callbacks(callbacks(request, teller))
@@ -210,8 +215,7 @@ fn fetch(
         .prune(FetchPrune::On)
         .download_tags(AutotagOption::None)
         .update_fetchhead(false)
-        // A server may move the whole repository elsewhere, not single requests that come with what was fetched.
-        .follow_redirects(RemoteRedirect::Initial);
+        .follow_redirects(RemoteRedirect::None);
     let mut connection =
         remote.connect_auth(Direction::Fetch, Some(callbacks(request, teller)), Some(proxy()))?;
     if let Ok(branch) = connection.default_branch()

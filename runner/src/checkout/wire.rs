@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use caisson_protocol::{Commit, ErrorReason, RepositoryUrl, ResolvedCommit};
 use serde::{Deserialize, Serialize};
 
-use super::limits::Limits;
+use super::{limits::Limits, targets::Targets};
 
 /// What the child is to do.
 #[derive(Debug, Serialize, Deserialize)]
@@ -20,6 +20,7 @@ pub(super) struct Request {
     pub(super) mirrors_bytes: u64,
     pub(super) limits: Limits,
     pub(super) ssh_key_file: Option<PathBuf>,
+    pub(super) targets: Targets,
 }
 
 /// What the child says. The last event is `done` or `failed`.

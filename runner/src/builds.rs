@@ -28,7 +28,7 @@ use crate::{
     engine::Engine,
     health::Health,
     spool::{Assignment, Restored, Spool},
-    workspace::{Workspaces, blocking},
+    workspace::{Transport, Workspaces, blocking},
 };
 
 pub use attempt::{Attempt, Stage};
@@ -48,6 +48,8 @@ pub struct Host {
     /// Where workspaces are.
     pub workspaces: Workspaces,
     /// What fills them.
+    /// How they get into containers.
+    pub transport: Transport,
     pub checkout: Checkout,
     /// Whether builds can run at all.
     pub health: Health,

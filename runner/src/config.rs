@@ -28,6 +28,8 @@ pub struct Config {
     pub labels: Labels,
     /// Holds workspaces, mirrors and the spool.
     pub work_dir: PathBuf,
+    /// How workspaces get into containers.
+    pub workspace: WorkspaceConfig,
     /// No build begins while the disk of `work_dir` has less room than this.
     pub disk_free_min: ByteSize,
     /// How long the coordinator is looked for.
@@ -54,6 +56,26 @@ pub struct Connect {
     pub attempts: u32,
     /// How long to wait between two tries.
     pub delay: Period,
+}
+
+/// How workspaces get into containers.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WorkspaceConfig {
+    /// Which way.
+    pub transport: WantedTransport,
+}
+
+/// Which way workspaces are to take into containers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum WantedTransport {
+    /// The best one that works with this engine, as whoever the runner runs.
+    Auto,
+    /// Containers see the runner's folder.
+    Bind,
+    /// It is sent into a volume of each container's own.
+    Upload,
 }
 
 /// Where the engine is.
@@ -173,6 +195,7 @@ impl Default for Config {
             work_dir: PathBuf::from("./caisson-runner"),
             disk_free_min: ByteSize::mib(512),
             connect: Connect { attempts: 5, delay: Period::seconds(10) },
+            workspace: WorkspaceConfig { transport: WantedTransport::Auto },
             engine: EngineConfig {
                 host: EngineHost("unix:///var/run/docker.sock".into()),
                 deadline: Period::seconds(60),

@@ -1,8 +1,8 @@
 //! A container's life: acquired, used once, disposed of.
 //!
-//! The order of its calls is what keeps its output whole and its end known: attach, start, wait, ask how it ended.
+//! The order of its calls is what keeps its output whole and its end known: fill, attach, start, wait, ask how it ended.
 
-use std::{sync::Arc, time::Duration};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use tokio::{
     task::{JoinError, JoinHandle},
@@ -13,12 +13,19 @@ use tracing::warn;
 use crate::{
     engine::{ContainerId, ContainerRequest, Engine, EngineError, Exit, Image, Signal},
     output::{LogBroken, LogSender, PumpError},
+    workspace::Transport,
 };
 
 /// How long output may be held open, by a process that was left behind, after the command has ended.
 const DRAIN_DEADLINE: Duration = Duration::from_secs(5);
 /// How long a container takes to be gone after SIGKILL, at most.
 const KILL_DEADLINE: Duration = Duration::from_secs(20);
+
+/// A container that is made, and whose command does not run yet.
+pub struct Prepared {
+    engine: Arc<dyn Engine>,
+    id: ContainerId,
+}
 
 /// A container in which a command runs.
 pub struct Container {
@@ -47,22 +54,37 @@ pub enum RunError {
     Log(#[from] LogBroken),
 }
 
-impl Container {
-    /// Makes a container and starts its command; what it prints goes to `log`.
+impl Prepared {
+    /// Makes a container. Whoever drops this future does not know whether there is one.
+    ///
+    /// # Errors
+    /// When the engine fails.
+    pub async fn make(engine: Arc<dyn Engine>, request: &ContainerRequest) -> Result<Self, EngineError> {
+        let id = engine.create(request).await?;
+        Ok(Self { engine, id })
+    }
+
+    /// Brings the checkout into it.
+    ///
+    /// # Errors
+    /// When the engine does not take it.
+    pub async fn fill(&self, transport: Transport, folder: PathBuf) -> Result<(), EngineError> {
+        transport.fill(&*self.engine, &self.id, folder).await
+    }
+
+    /// Starts its command; what that prints goes to `log`.
     ///
     /// # Errors
     /// [`EngineError::Refused`] from the start means that the image can't run a shell.
-    pub async fn start(
-        engine: Arc<dyn Engine>,
-        request: &ContainerRequest,
-        log: LogSender,
-    ) -> Result<Self, StartError> {
-        let id = engine.create(request).await.map_err(StartError::Create)?;
-        let output = engine.attach(&id).await.map_err(StartError::Create)?;
+    pub async fn start(self, log: LogSender) -> Result<Container, StartError> {
+        let Self { engine, id } = self;
+        let output = engine.attach(&id).await.map_err(StartError::Attach)?;
         engine.start(&id).await.map_err(StartError::Start)?;
-        Ok(Self { engine, id, pump: Pump::Running(tokio::spawn(log.pump(output))) })
+        Ok(Container { engine, id, pump: Pump::Running(tokio::spawn(log.pump(output))) })
     }
+}
 
+impl Container {
     /// Returns when the command has ended, and how. May be called again where it was dropped before.
     ///
     /// # Errors
@@ -90,6 +112,12 @@ impl Container {
     /// When the engine fails.
     pub async fn has_shell(&self, image: &Image) -> Result<bool, EngineError> {
         self.engine.has_shell(&self.id, image).await
+    }
+
+    /// The engine's name for it.
+    #[must_use]
+    pub fn id(&self) -> &ContainerId {
+        &self.id
     }
 
     /// Stops the command: SIGTERM, `grace` or until `hurry` returns, SIGKILL. Failures are left to the removal, which
@@ -128,10 +156,10 @@ impl Container {
 /// Why a command does not run.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// There is no container.
+    /// Nobody would hear what its command prints.
     #[error(transparent)]
-    Create(EngineError),
-    /// There is one, and its command could not be started.
+    Attach(EngineError),
+    /// Its command could not be started.
     #[error(transparent)]
     Start(EngineError),
 }

@@ -1,11 +1,15 @@
 //! The port to what runs containers. The adapter for the Docker Engine API is in [`docker`].
 //!
-//! Every call ends within a deadline of its own, but for [`Engine::wait`] and the output, which last as long as the
-//! container does. Whatever a call names is an id that the engine gave us or a name that we made.
+//! Every call ends within a deadline of its own, but for [`Engine::upload`], which ends when it gets on no more, and
+//! [`Engine::wait`] and the output, which last as long as the container does. Whatever a call names is an id that the engine gave us or a name that we made.
 
 pub mod docker;
 
-use std::{collections::BTreeMap, fmt, path::PathBuf};
+use std::{
+    collections::BTreeMap,
+    fmt, io,
+    path::{Path, PathBuf},
+};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -24,6 +28,9 @@ pub trait Engine: Send + Sync {
     /// old ones, and says of the containers it is ending that they have ended.
     async fn check(&self) -> Result<(), EngineError>;
 
+    /// Whether a container would see `file`, which the runner has written into `folder`. Runs nothing.
+    async fn sees(&self, runner: &RunnerName, folder: &Path, file: &str) -> Result<bool, EngineError>;
+
     /// Makes sure that the image is there, and tells how a pull gets on, a line at a time.
     async fn ensure_image(
         &self,
@@ -34,6 +41,9 @@ pub trait Engine: Send + Sync {
 
     /// Makes a container, and the network it joins where that is not there.
     async fn create(&self, request: &ContainerRequest) -> Result<ContainerId, EngineError>;
+
+    /// Unpacks an archive at the root of a container before it is started. May take as long as the archive gets on.
+    async fn upload(&self, container: &ContainerId, archive: Archive) -> Result<(), EngineError>;
 
     /// The container's output from its first byte on. Only before [`start`](Self::start) is none of it lost.
     async fn attach(&self, container: &ContainerId) -> Result<Output, EngineError>;
@@ -70,6 +80,8 @@ pub struct EngineInfo {
     /// What it can't do that builds are promised.
     pub warnings: Vec<String>,
 }
+    /// Whether root in a container is somebody else on its host.
+    pub remaps_users: bool,
 
 /// An image that the engine has.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -114,8 +126,8 @@ pub struct ContainerRequest {
     pub command: String,
     /// The command's environment.
     pub environment: BTreeMap<String, String>,
-    /// The folder that the container sees as `/workspace`.
-    pub workspace: PathBuf,
+    /// What the container sees as [`WORKSPACE`].
+    pub workspace: WorkspaceMount,
     /// What it may use.
     pub limits: Limits,
     /// What it can reach.
@@ -124,6 +136,21 @@ pub struct ContainerRequest {
 
 /// A container's output: standard output and standard error, each in order.
 pub type Output = BoxStream<'static, Result<(Stream, Bytes), EngineError>>;
+
+/// Where a build finds its checkout.
+pub const WORKSPACE: &str = "/workspace";
+
+/// What a container sees as its workspace.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum WorkspaceMount {
+    /// A folder of the engine's host.
+    Folder(PathBuf),
+    /// An empty volume of its own, which goes when it goes.
+    Volume,
+}
+
+/// A tar archive, as it is made.
+pub type Archive = BoxStream<'static, io::Result<Bytes>>;
 
 /// How a container has ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -200,6 +227,9 @@ pub enum EngineError {
     /// It failed.
     #[error("the Docker engine failed: {0}")]
     Failed(String),
+    /// It can't do it now: the thing is in use, or is being removed.
+    #[error("the Docker engine is at it: {0}")]
+    Busy(String),
 }
 
 /// Why an image is not there.

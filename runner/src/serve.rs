@@ -18,7 +18,7 @@ use crate::{
     health::{self, Health},
     spool::Spool,
     sweep::{self, SharedNetwork},
-    workspace::Workspaces,
+    workspace::{BindNeedsRoot, Transport, Workspaces},
 };
 
 /// How often the engine is asked at the start, a second apart: it may be starting as well.
@@ -48,6 +48,9 @@ pub enum ServeError {
     /// The engine does not answer.
     #[error(transparent)]
     Engine(#[from] EngineError),
+    /// Workspaces can't get into containers that way.
+    #[error(transparent)]
+    Transport(#[from] BindNeedsRoot),
     /// The folder can't be used.
     #[error("work_dir {}: {cause}", path.display())]
     WorkDir {
@@ -75,9 +78,17 @@ pub async fn serve(config: Config, program: PathBuf, wish: watch::Receiver<Wish>
     let token = config.read_token()?;
     let work_dir = open_work_dir(&config)?;
     let (engine, info) = find_engine(&config.engine).await?;
-    let identity = Identity { token, instance: uuid::Uuid::new_v4(), engine: info.description.clone() };
+    let workspaces = Workspaces::open(&work_dir.path).map_err(|cause| work_dir.error(cause))?;
+    let (transport, reason) = Transport::choose(&config, &*engine, &info, &workspaces).await?;
+    let description = format!("{}, workspaces {transport}", info.description);
+    info!("builds run on {description}{}", reason.map(|reason| format!(": {reason}")).unwrap_or_default());
+    let identity = Identity { token, instance: uuid::Uuid::new_v4(), engine: description };
 
-    let builds = prepare(config, engine, info, &work_dir, program)?;
+    let (spool, checkout) = open_folders(&config, &work_dir, program)?;
+    let architecture = info.architecture;
+    let health = Health::default();
+    let host = Host { config, engine, architecture, workspaces, transport, checkout, health };
+    let builds = Builds::new(Arc::new(host), spool);
     builds.restore().await.map_err(|cause| work_dir.error(cause))?;
     sweep::once(&builds, SharedNetwork::Keep).await;
 
@@ -149,7 +160,6 @@ async fn find_engine(engine: &EngineConfig) -> Result<(Arc<dyn Engine>, EngineIn
         };
         match found {
             Ok((engine, info)) => {
-                info!("builds run on {}", info.description);
                 for warning in &info.warnings {
                     warn!("the engine: {warning}");
                 }
@@ -163,21 +173,12 @@ async fn find_engine(engine: &EngineConfig) -> Result<(Arc<dyn Engine>, EngineIn
     }
 }
 
-fn prepare(
-    config: Config,
-    engine: Arc<dyn Engine>,
-    info: EngineInfo,
+fn open_folders(
+    config: &Config,
     work_dir: &WorkDir,
     program: PathBuf,
-) -> Result<Arc<Builds>, ServeError> {
-    let open = || {
-        let spool = Spool::open(&work_dir.path)?;
-        let workspaces = Workspaces::open(&work_dir.path)?;
-        let checkout = Checkout::open(program, &work_dir.path, config.git.clone(), &config.coordinator_url)?;
-        Ok((spool, workspaces, checkout))
-    };
-    let (spool, workspaces, checkout) = open().map_err(|cause| work_dir.error(cause))?;
-    let architecture = info.architecture;
-    let health = Health::default();
-    Ok(Builds::new(Arc::new(Host { config, engine, architecture, workspaces, checkout, health }), spool))
+) -> Result<(Spool, Checkout), ServeError> {
+    let spool = Spool::open(&work_dir.path);
+    let checkout = Checkout::open(program, &work_dir.path, config.git.clone(), &config.coordinator_url);
+    Ok((spool.map_err(|cause| work_dir.error(cause))?, checkout.map_err(|cause| work_dir.error(cause))?))
 }

@@ -1,5 +1,8 @@
 //! The workspace: the folder `tmp/<build id>` with the checkout, seen by one container only, gone afterwards.
 
+mod archive;
+mod transport;
+
 use std::{
     fs, io,
     os::unix::fs::{DirBuilderExt, PermissionsExt},
@@ -7,6 +10,10 @@ use std::{
 };
 
 use caisson_protocol::BuildId;
+
+use crate::{config::RunnerName, engine::Engine};
+
+pub use transport::{BindNeedsRoot, Transport};
 
 /// The folder of all workspaces.
 #[derive(Debug, Clone)]
@@ -59,6 +66,27 @@ impl Workspaces {
     pub async fn remove(&self, build: BuildId) -> io::Result<()> {
         let path = self.path(build);
         blocking(move || remove_tree(&path)).await
+    }
+
+    /// Whether the engine sees what the runner writes here.
+    ///
+    /// # Errors
+    /// When the engine, or the disk, does not let that be found out.
+    async fn are_seen(&self, engine: &dyn Engine, runner: &RunnerName) -> io::Result<bool> {
+        let folder = self.root.join("probe");
+        // A name that no other host has in this place by chance.
+        let file = uuid::Uuid::new_v4().simple().to_string();
+        let path = folder.join(&file);
+        let made = folder.clone();
+        blocking(move || {
+            remove_tree(&made)?;
+            fs::DirBuilder::new().mode(0o700).create(&made)?;
+            fs::write(path, [])
+        })
+        .await?;
+        let seen = engine.sees(runner, &folder, &file).await;
+        blocking(move || remove_tree(&folder)).await?;
+        seen.map_err(io::Error::other)
     }
 
     /// Every build that has a workspace. What bears no build's name is not ours and is passed over.

@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     checkout::CheckoutError,
-    container::{Container, RunError, StartError},
+    container::{Container, Prepared, RunError, StartError},
     engine::{ContainerRequest, EngineError, Exit, Image, ImageError, Owned, OwnedKind, container_name},
     output::{Log, LogSender},
     workspace::blocking,
@@ -245,13 +245,19 @@ impl Build<'_> {
         workspace: PathBuf,
     ) -> Result<Container, Cut> {
         let begun = Instant::now();
-        let request = self.request(commit, image, workspace);
+        let request = self.request(commit, image, workspace.clone());
         self.container_made = true;
         let started = Container::start(Arc::clone(&self.host.engine), &request, self.log.clone()).await;
         self.phases.create_ms = Some(elapsed_ms(begun));
-        started.map_err(|error| match error {
+        started
+    }
+
+    async fn make_and_start(&self, request: &ContainerRequest, workspace: PathBuf) -> Result<Container, Cut> {
+        let prepared = Prepared::make(Arc::clone(&self.host.engine), request).await?;
+        self.unless_interrupted(prepared.fill(self.host.transport, workspace)).await??;
+        prepared.start(self.log.clone()).await.map_err(|error| match error {
             StartError::Start(EngineError::Refused(cause)) => self.image_unusable(&cause),
-            StartError::Create(error) | StartError::Start(error) => error.into(),
+            StartError::Attach(error) | StartError::Start(error) => error.into(),
         })
     }
 
@@ -274,7 +280,7 @@ impl Build<'_> {
             image: image.id.clone(),
             command: spec.command.as_str().to_owned(),
             environment: theirs.chain(own).collect::<BTreeMap<_, _>>(),
-            workspace,
+            workspace: self.host.transport.mount(workspace),
             limits: config.limits.clone(),
             network: config.network,
         }

@@ -7,9 +7,10 @@ mod containers;
 mod credentials;
 mod error;
 mod images;
+mod probe;
 mod request;
 
-use std::{collections::HashMap, time::Duration};
+use std::{collections::HashMap, path::Path, time::Duration};
 
 use async_trait::async_trait;
 use bollard::{
@@ -24,8 +25,8 @@ use caisson_protocol::ImageRef;
 use tokio::{sync::Mutex, time::timeout};
 
 use super::{
-    ContainerId, ContainerRequest, Engine, EngineError, EngineInfo, Exit, Image, ImageError, Output, Owned,
-    OwnedKind, Signal,
+    Archive, ContainerId, ContainerRequest, Engine, EngineError, EngineInfo, Exit, Image, ImageError, Output,
+    Owned, OwnedKind, Signal,
 };
 use crate::config::{EngineConfig, ImageConfig, Network, RunnerName};
 
@@ -105,17 +106,24 @@ impl DockerEngine {
     }
 }
 
+fn has_security(info: &SystemInfo, name: &str) -> bool {
+    info.security_options.iter().flatten().any(|option| option.contains(name))
+}
+
+fn remaps_users(info: &SystemInfo) -> bool {
+    has_security(info, "userns") || has_security(info, "rootless")
+}
+
 /// What an engine can't do that builds are promised, or that whoever runs it should know.
 fn shortcomings(info: &SystemInfo) -> Vec<String> {
     let can = |capability: Option<bool>| capability != Some(false);
-    let has = |name: &str| info.security_options.iter().flatten().any(|option| option.contains(name));
     let limits = can(info.memory_limit) && can(info.cpu_cfs_quota) && can(info.pids_limit);
     let found = [
         (limits, "it can't limit what builds use: memory, processors or processes"),
         (can(info.swap_limit), "it can't limit swap: a build may use more than limits.memory says"),
-        (has("seccomp"), "it has no seccomp: builds can make any system call"),
+        (has_security(info, "seccomp"), "it has no seccomp: builds can make any system call"),
         (
-            has("userns") || has("rootless"),
+            remaps_users(info),
             "root in a build's container is root on its host, held by capabilities, seccomp and namespaces only: turn \
              on userns-remap, or run it rootless, where builds are not trusted",
         ),
@@ -141,6 +149,7 @@ impl Engine for DockerEngine {
         Ok(EngineInfo {
             description: format!("Docker {}", version.version.as_deref().unwrap_or("of unknown version")),
             architecture: version.arch.unwrap_or_default(),
+            remaps_users: remaps_users(&info),
             warnings: shortcomings(&info),
         })
     }
@@ -151,6 +160,10 @@ impl Engine for DockerEngine {
             Ok(result) => result.map(|_| ()).map_err(|error| error::of_call(&self.host, error)),
             Err(_) => Err(self.silent("ping", self.probe_deadline())),
         }
+    }
+
+    async fn sees(&self, runner: &RunnerName, folder: &Path, file: &str) -> Result<bool, EngineError> {
+        probe::sees(self, runner, folder, file).await
     }
 
     async fn ensure_image(
@@ -167,6 +180,10 @@ impl Engine for DockerEngine {
             self.ensure_network(&request.runner).await?;
         }
         containers::create(self, request).await
+    }
+
+    async fn upload(&self, container: &ContainerId, archive: Archive) -> Result<(), EngineError> {
+        containers::upload(self, container, archive).await
     }
 
     async fn attach(&self, container: &ContainerId) -> Result<Output, EngineError> {
@@ -211,6 +228,8 @@ impl Engine for DockerEngine {
         }
     }
 
+            // It is being removed already. A container that is used is no obstacle: its removal is forced.
+            Err(EngineError::Busy(_)) if owned.kind == OwnedKind::Container => Ok(()),
     async fn list_owned(&self, runner: &RunnerName) -> Result<Vec<Owned>, EngineError> {
         let filters =
             || Some(HashMap::from([("label".to_owned(), vec![format!("{}={runner}", label::RUNNER)])]));

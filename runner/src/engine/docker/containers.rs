@@ -1,24 +1,28 @@
 //! One container: made, attached to, waited for, asked how it ended.
 
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
+
 use bollard::{
     container::LogOutput,
     errors::Error,
     models::ContainerStateStatusEnum,
     query_parameters::{
-        AttachContainerOptions, ContainerArchiveInfoOptions, CreateContainerOptions, KillContainerOptions,
-        WaitContainerOptions,
+        AttachContainerOptions, ContainerArchiveInfoOptions, CreateContainerOptions, InspectContainerOptions,
+        KillContainerOptions, UploadToContainerOptions, WaitContainerOptions,
     },
 };
 use caisson_protocol::Stream;
 use futures_util::StreamExt;
 
+use tokio::time::timeout;
 use super::{DockerEngine, error, request};
 use crate::engine::{
-    ContainerId, ContainerRequest, EngineError, Exit, Image, Output, Signal, container_name,
+    Archive, ContainerId, ContainerRequest, EngineError, Exit, Image, Output, Signal, container_name,
 };
 
-/// The status of an answer that says: it runs no more.
-const STATUS_CONFLICT: u16 = 409;
 /// Where programs are in an image that does not say.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
@@ -35,6 +39,34 @@ pub(super) async fn create(
 }
 
 pub(super) async fn attach(engine: &DockerEngine, container: &ContainerId) -> Result<Output, EngineError> {
+/// An upload lasts as long as there is something to send, so its deadline is for each piece.
+pub(super) async fn upload(
+    engine: &DockerEngine,
+    container: &ContainerId,
+    archive: Archive,
+) -> Result<(), EngineError> {
+    let pieces = Arc::new(AtomicU64::new(0));
+    let counted = Arc::clone(&pieces);
+    let archive = archive.inspect(move |_| {
+        counted.fetch_add(1, Ordering::Relaxed);
+    });
+    // Unpacked at the root, a symbolic link may lead wherever its repository wants it to. Further down the engine
+    // refuses one that leads out of the place where it unpacks.
+    let options = UploadToContainerOptions { path: "/".into(), ..UploadToContainerOptions::default() };
+    let upload = engine.docker.upload_to_container(&container.0, Some(options), body_try_stream(archive));
+    tokio::pin!(upload);
+    loop {
+        let before = pieces.load(Ordering::Relaxed);
+        match timeout(engine.deadline, &mut upload).await {
+            Ok(result) => return result.map_err(|error| error::of_call(&engine.host, error)),
+            Err(_) if pieces.load(Ordering::Relaxed) == before => {
+                return Err(engine.silent("upload to container", engine.deadline));
+            }
+            Err(_) => {}
+        }
+    }
+}
+
     let options = AttachContainerOptions {
         stdout: true,
         stderr: true,
@@ -121,14 +153,9 @@ pub(super) async fn kill(
         Signal::Kill => "SIGKILL",
     };
     let options = KillContainerOptions { signal: signal.into() };
-    let kill = async {
-        match engine.docker.kill_container(&container.0, Some(options)).await {
-            Err(Error::DockerResponseServerError { status_code: STATUS_CONFLICT, .. }) => Ok(()),
-            result => result,
-        }
-    };
-    match engine.call("kill container", kill).await {
-        Err(EngineError::NotFound(_)) => Ok(()),
+    match engine.call("kill container", engine.docker.kill_container(&container.0, Some(options))).await {
+        // It is gone, or runs no more.
+        Err(EngineError::NotFound(_) | EngineError::Busy(_)) => Ok(()),
         result => result,
     }
 }

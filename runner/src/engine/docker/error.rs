@@ -8,6 +8,7 @@ use crate::engine::EngineError;
 pub(super) const STATUS_NOT_FOUND: u16 = 404;
 const STATUS_BAD_REQUEST: u16 = 400;
 const STATUS_FORBIDDEN: u16 = 403;
+const STATUS_CONFLICT: u16 = 409;
 
 /// What the failure of a call means. An answer that is an error comes from an engine that works; anything else means
 /// that it is away.
@@ -15,6 +16,7 @@ pub(super) fn of_call(host: &str, error: Error) -> EngineError {
     match error {
         Error::DockerResponseServerError { status_code, message } => match status_code {
             STATUS_NOT_FOUND => EngineError::NotFound(message),
+            STATUS_CONFLICT => EngineError::Busy(message),
             STATUS_BAD_REQUEST | STATUS_FORBIDDEN => EngineError::Refused(message),
             _ => EngineError::Failed(message),
         },

@@ -1,21 +1,18 @@
 //! What a build's container is made from, whole: everything that is not said here has the engine's default, and each
 //! loosening of it is a change of the golden test below.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, path::Path};
 
 use bollard::models::{
-    ContainerCreateBody, HealthConfig, HostConfig, HostConfigLogConfig, ResourcesUlimits, RestartPolicy,
-    RestartPolicyNameEnum,
+    ContainerCreateBody, HealthConfig, HostConfig, HostConfigLogConfig, Mount, MountType, MountVolumeOptions,
+    ResourcesUlimits, RestartPolicy, RestartPolicyNameEnum,
 };
 
 use super::label;
 use crate::{
     config::{Limits, Network, RunnerName},
-    engine::ContainerRequest,
+    engine::{ContainerRequest, WORKSPACE, WorkspaceMount},
 };
-
-/// Where a build finds its checkout.
-const WORKSPACE: &str = "/workspace";
 
 /// What package managers and servers need as root in their own container: to own files, to become another user, to
 /// end their own processes, to listen on port 80. Docker's further defaults are left out: raw sockets and device
@@ -31,17 +28,12 @@ pub fn network_name(runner: &RunnerName) -> String {
 
 /// The request that makes a build's container.
 pub(super) fn body(request: &ContainerRequest) -> ContainerCreateBody {
-    let labels = [
-        (label::BUILD, request.attempt.build.to_string()),
-        (label::ATTEMPT, request.attempt.to_string()),
-        (label::RUNNER, request.runner.to_string()),
-    ];
     ContainerCreateBody {
         image: Some(request.image.clone()),
         entrypoint: Some(vec!["sh".into(), "-ec".into()]),
         cmd: Some(vec![request.command.clone()]),
         env: Some(request.environment.iter().map(|(name, value)| format!("{name}={value}")).collect()),
-        labels: Some(labels.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()),
+        labels: Some(labels(request)),
         user: Some("0:0".into()),
         working_dir: Some(WORKSPACE.into()),
         healthcheck: Some(HealthConfig { test: Some(vec!["NONE".into()]), ..HealthConfig::default() }),
@@ -54,11 +46,48 @@ pub(super) fn body(request: &ContainerRequest) -> ContainerCreateBody {
     }
 }
 
+fn labels(request: &ContainerRequest) -> HashMap<String, String> {
+    HashMap::from([
+        (label::BUILD.to_owned(), request.attempt.build.to_string()),
+        (label::ATTEMPT.to_owned(), request.attempt.to_string()),
+        (label::RUNNER.to_owned(), request.runner.to_string()),
+    ])
+}
+
+/// A volume without a name is removed with its container; by its labels the sweep finds one that was not.
+fn workspace(request: &ContainerRequest) -> Mount {
+    match &request.workspace {
+        WorkspaceMount::Folder(path) => bind(path, WORKSPACE),
+        WorkspaceMount::Volume => Mount {
+            target: Some(WORKSPACE.to_owned()),
+            typ: Some(MountType::VOLUME),
+            volume_options: Some(MountVolumeOptions {
+                // What the image has in that place is no part of the workspace.
+                no_copy: Some(true),
+                labels: Some(labels(request)),
+                ..MountVolumeOptions::default()
+            }),
+            ..Mount::default()
+        },
+    }
+}
+
+/// A folder of the engine's host. Where it has none of that name the engine says so, and makes none.
+pub(super) fn bind(folder: &Path, target: &str) -> Mount {
+    Mount {
+        target: Some(target.to_owned()),
+        source: Some(folder.display().to_string()),
+        typ: Some(MountType::BIND),
+        ..Mount::default()
+    }
+}
+
 fn host_config(request: &ContainerRequest) -> HostConfig {
-    let Limits { memory, cpus, pids, nofile, shm } = &request.limits;
+    // What is written is bounded by the runner.
+    let Limits { memory, cpus, pids, nofile, shm, disk: _ } = &request.limits;
     let memory = memory.map(|size| i64::try_from(size.0).unwrap_or(i64::MAX));
     HostConfig {
-        binds: Some(vec![format!("{}:{WORKSPACE}", request.workspace.display())]),
+        mounts: Some(vec![workspace(request)]),
         network_mode: Some(match request.network {
             Network::Bridge => network_name(&request.runner),
             Network::None => "none".into(),
@@ -117,21 +146,33 @@ mod tests {
     use super::*;
     use crate::config::Config;
 
-    #[test]
-    fn a_container_is_made_from_exactly_this() {
+    fn request() -> ContainerRequest {
         let limits =
             Limits { memory: Some(ByteSize::mib(512)), cpus: 1.5, nofile: 1024, ..Config::default().limits };
-        let request = ContainerRequest {
+        ContainerRequest {
             attempt: "019aac1e-7c00-7000-8000-000000000001.2".parse().unwrap(),
             runner: "r1".parse().unwrap(),
             image: "sha256:0123".into(),
             command: "make test".into(),
             environment: BTreeMap::from([("CI".into(), "true".into())]),
-            workspace: "/srv/caisson/tmp/019aac1e-7c00-7000-8000-000000000001".into(),
+            workspace: WorkspaceMount::Folder("/srv/caisson/tmp/019aac1e-7c00-7000-8000-000000000001".into()),
             limits,
             network: Network::Bridge,
-        };
-        let body = serde_json::to_value(body(&request)).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_container_is_made_from_exactly_this() {
+        let body = serde_json::to_value(body(&request())).unwrap();
         insta::assert_json_snapshot!("container", body);
+    }
+
+    #[test]
+    fn a_volume_differs_from_a_folder_in_nothing_else() {
+        let bound = host_config(&request());
+        let mut uploaded = host_config(&ContainerRequest { workspace: WorkspaceMount::Volume, ..request() });
+        let volume = serde_json::to_value(uploaded.mounts.take()).unwrap();
+        insta::assert_json_snapshot!("volume", volume);
+        assert_eq!(HostConfig { mounts: bound.mounts.clone(), ..uploaded }, bound);
     }
 }

@@ -1,0 +1,99 @@
+//! Whether the engine sees the runner's files: asked of a container that is made and never started, so that any
+//! image will do, and so an empty one is brought along.
+
+use std::{collections::HashMap, path::Path};
+
+use bollard::{
+    body_full,
+    models::{ContainerCreateBody, HostConfig},
+    query_parameters::{
+        ContainerArchiveInfoOptions, CreateContainerOptions, CreateImageOptions, RemoveImageOptions,
+    },
+};
+use bytes::Bytes;
+use futures_util::TryStreamExt;
+
+use super::{DockerEngine, label, request};
+use crate::{
+    config::RunnerName,
+    engine::{Engine, EngineError, Owned, OwnedKind},
+};
+
+/// Where the container has the folder.
+const FOLDER: &str = "/probe";
+/// A tar archive without entries.
+const EMPTY_ARCHIVE: &[u8] = &[0; 10240];
+
+pub(super) async fn sees(
+    engine: &DockerEngine,
+    runner: &RunnerName,
+    folder: &Path,
+    file: &str,
+) -> Result<bool, EngineError> {
+    let image = format!("caisson-probe:{runner}");
+    let name = format!("caisson-probe-{runner}");
+    let container = Owned { kind: OwnedKind::Container, id: name.clone(), attempt: None };
+    // A probe that was interrupted may have left both.
+    engine.remove(&container).await?;
+    import(engine, &image).await?;
+    let seen = match create(engine, runner, name, &image, folder).await {
+        Ok(()) => look(engine, &container.id, file).await,
+        // It has no such folder.
+        Err(EngineError::Refused(_)) => Ok(false),
+        Err(error) => Err(error),
+    };
+    engine.remove(&container).await?;
+    let options = None::<RemoveImageOptions>;
+    engine.call("remove image", engine.docker.remove_image(&image, options, None)).await?;
+    seen
+}
+
+async fn import(engine: &DockerEngine, image: &str) -> Result<(), EngineError> {
+    match engine.call("inspect image", engine.docker.inspect_image(image)).await {
+        Err(EngineError::NotFound(_)) => {}
+        found => return found.map(|_| ()),
+    }
+    let (repo, tag) = image.split_once(':').unwrap_or((image, "latest"));
+    let options = CreateImageOptions {
+        from_src: Some("-".into()),
+        repo: Some(repo.into()),
+        tag: Some(tag.into()),
+        ..CreateImageOptions::default()
+    };
+    let archive = body_full(Bytes::from_static(EMPTY_ARCHIVE));
+    let import = engine.docker.create_image(Some(options), Some(archive), None);
+    engine.call("import image", import.try_collect::<Vec<_>>()).await.map(|_| ())
+}
+
+async fn create(
+    engine: &DockerEngine,
+    runner: &RunnerName,
+    name: String,
+    image: &str,
+    folder: &Path,
+) -> Result<(), EngineError> {
+    let body = ContainerCreateBody {
+        image: Some(image.to_owned()),
+        // It is not there, and is never started.
+        cmd: Some(vec!["probe".into()]),
+        labels: Some(HashMap::from([(label::RUNNER.to_owned(), runner.to_string())])),
+        host_config: Some(HostConfig {
+            mounts: Some(vec![request::bind(folder, FOLDER)]),
+            network_mode: Some("none".into()),
+            ..HostConfig::default()
+        }),
+        ..ContainerCreateBody::default()
+    };
+    let options = CreateContainerOptions { name: Some(name), ..CreateContainerOptions::default() };
+    engine.call("create container", engine.docker.create_container(Some(options), body)).await.map(|_| ())
+}
+
+async fn look(engine: &DockerEngine, container: &str, file: &str) -> Result<bool, EngineError> {
+    let options = ContainerArchiveInfoOptions { path: format!("{FOLDER}/{file}") };
+    let look = engine.docker.get_container_archive_info(container, Some(options));
+    match engine.call("look into container", look).await {
+        Ok(_) => Ok(true),
+        Err(EngineError::NotFound(_)) => Ok(false),
+        Err(error) => Err(error),
+    }
+}

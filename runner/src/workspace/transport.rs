@@ -1,0 +1,109 @@
+//! How a checkout gets into its container.
+//!
+//! **Bind**: the container sees the runner's folder. That is the fastest way, and it takes an engine that sees the
+//! runner's files, and a runner that can remove what root in a container wrote among them.
+//!
+//! **Upload**: the folder is sent into a volume of the container's own. That works with every engine, a remote one
+//! too, whoever the runner runs as, since it is the engine that removes the volume.
+
+use std::{fmt, path::PathBuf};
+
+use tracing::warn;
+
+use super::{Workspaces, archive, blocking, remove_tree};
+use crate::{
+    config::{Config, WantedTransport},
+    engine::{ContainerId, Engine, EngineError, EngineInfo, WORKSPACE, WorkspaceMount},
+};
+
+/// How a checkout gets into its container.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Transport {
+    /// The container sees the runner's folder.
+    Bind,
+    /// The folder is sent into a volume of the container's own.
+    Upload,
+}
+
+/// Why the transport that is wanted can't be had.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "workspace.transport bind needs a runner that is root, since it removes what root in a container wrote: set it to \
+     upload or auto"
+)]
+pub struct BindNeedsRoot;
+
+impl Transport {
+    /// The transport that the settings want, or the best one that works here, and in the second case why.
+    ///
+    /// # Errors
+    /// When the one that is wanted would leave files behind.
+    pub async fn choose(
+        config: &Config,
+        engine: &dyn Engine,
+        info: &EngineInfo,
+        workspaces: &Workspaces,
+    ) -> Result<(Self, Option<&'static str>), BindNeedsRoot> {
+        let is_root = rustix::process::geteuid().is_root();
+        Ok(match config.workspace.transport {
+            WantedTransport::Bind if !is_root => return Err(BindNeedsRoot),
+            WantedTransport::Bind => (Self::Bind, None),
+            WantedTransport::Upload => (Self::Upload, None),
+            WantedTransport::Auto if !is_root => (
+                Self::Upload,
+                Some("the runner is not root, and could not remove what root in a container writes"),
+            ),
+            WantedTransport::Auto if info.remaps_users => {
+                (Self::Upload, Some("root in a container could not read the runner's files"))
+            }
+            WantedTransport::Auto => match workspaces.are_seen(engine, &config.name).await {
+                Ok(true) => (Self::Bind, Some("the engine sees the runner's files")),
+                Ok(false) => (Self::Upload, Some("the engine does not see the runner's files")),
+                Err(error) => {
+                    warn!("whether the engine sees the runner's files could not be found out: {error}");
+                    (Self::Upload, Some("that works in any case"))
+                }
+            },
+        })
+    }
+
+    /// What a container is to be made with.
+    pub(crate) fn mount(self, folder: PathBuf) -> WorkspaceMount {
+        match self {
+            Self::Bind => WorkspaceMount::Folder(folder),
+            Self::Upload => WorkspaceMount::Volume,
+        }
+    }
+
+    /// Brings the checkout into a container that was made and not started yet. What it is brought from is not needed
+    /// any more, and is removed.
+    ///
+    /// # Errors
+    /// When the engine does not take it.
+    pub(crate) async fn fill(
+        self,
+        engine: &dyn Engine,
+        container: &ContainerId,
+        folder: PathBuf,
+    ) -> Result<(), EngineError> {
+        match self {
+            Self::Bind => Ok(()),
+            Self::Upload => {
+                let prefix = PathBuf::from(WORKSPACE.trim_start_matches('/'));
+                engine.upload(container, archive::of(folder.clone(), prefix)).await?;
+                // What stays is removed with the workspace.
+                let _ = blocking(move || remove_tree(&folder)).await;
+                Ok(())
+            }
+        }
+    }
+}
+
+impl fmt::Display for Transport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Bind => "bound",
+            Self::Upload => "uploaded",
+        })
+    }
+}

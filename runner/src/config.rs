@@ -193,9 +193,9 @@ impl Default for Config {
             capacity: NonZeroU32::MIN,
             labels: Labels::default(),
             work_dir: PathBuf::from("./caisson-runner"),
+            workspace: WorkspaceConfig { transport: WantedTransport::Auto },
             disk_free_min: ByteSize::mib(512),
             connect: Connect { attempts: 5, delay: Period::seconds(10) },
-            workspace: WorkspaceConfig { transport: WantedTransport::Auto },
             engine: EngineConfig {
                 host: EngineHost("unix:///var/run/docker.sock".into()),
                 deadline: Period::seconds(60),

@@ -77,11 +77,11 @@ pub struct EngineInfo {
     pub description: String,
     /// The processor it runs on, by the name that images have for it.
     pub architecture: String,
+    /// Whether root in a container is somebody else on its host.
+    pub remaps_users: bool,
     /// What it can't do that builds are promised.
     pub warnings: Vec<String>,
 }
-    /// Whether root in a container is somebody else on its host.
-    pub remaps_users: bool,
 
 /// An image that the engine has.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -134,9 +134,6 @@ pub struct ContainerRequest {
     pub network: Network,
 }
 
-/// A container's output: standard output and standard error, each in order.
-pub type Output = BoxStream<'static, Result<(Stream, Bytes), EngineError>>;
-
 /// Where a build finds its checkout.
 pub const WORKSPACE: &str = "/workspace";
 
@@ -151,6 +148,9 @@ pub enum WorkspaceMount {
 
 /// A tar archive, as it is made.
 pub type Archive = BoxStream<'static, io::Result<Bytes>>;
+
+/// A container's output: standard output and standard error, each in order.
+pub type Output = BoxStream<'static, Result<(Stream, Bytes), EngineError>>;
 
 /// How a container has ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -224,12 +224,12 @@ pub enum EngineError {
     /// It can't do what was asked, as it was asked.
     #[error("the Docker engine refuses: {0}")]
     Refused(String),
-    /// It failed.
-    #[error("the Docker engine failed: {0}")]
-    Failed(String),
     /// It can't do it now: the thing is in use, or is being removed.
     #[error("the Docker engine is at it: {0}")]
     Busy(String),
+    /// It failed.
+    #[error("the Docker engine failed: {0}")]
+    Failed(String),
 }
 
 /// Why an image is not there.

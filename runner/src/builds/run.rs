@@ -247,7 +247,7 @@ impl Build<'_> {
         let begun = Instant::now();
         let request = self.request(commit, image, workspace.clone());
         self.container_made = true;
-        let started = Container::start(Arc::clone(&self.host.engine), &request, self.log.clone()).await;
+        let started = self.make_and_start(&request, workspace).await;
         self.phases.create_ms = Some(elapsed_ms(begun));
         started
     }

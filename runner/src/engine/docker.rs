@@ -224,12 +224,12 @@ impl Engine for DockerEngine {
         };
         match removed {
             Err(EngineError::NotFound(_)) => Ok(()),
+            // It is being removed already. A container that is used is no obstacle: its removal is forced.
+            Err(EngineError::Busy(_)) if owned.kind == OwnedKind::Container => Ok(()),
             result => result,
         }
     }
 
-            // It is being removed already. A container that is used is no obstacle: its removal is forced.
-            Err(EngineError::Busy(_)) if owned.kind == OwnedKind::Container => Ok(()),
     async fn list_owned(&self, runner: &RunnerName) -> Result<Vec<Owned>, EngineError> {
         let filters =
             || Some(HashMap::from([("label".to_owned(), vec![format!("{}={runner}", label::RUNNER)])]));

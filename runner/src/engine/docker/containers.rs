@@ -6,6 +6,7 @@ use std::sync::{
 };
 
 use bollard::{
+    body_try_stream,
     container::LogOutput,
     errors::Error,
     models::ContainerStateStatusEnum,
@@ -16,7 +17,6 @@ use bollard::{
 };
 use caisson_protocol::Stream;
 use futures_util::StreamExt;
-
 use tokio::time::timeout;
 use super::{DockerEngine, error, request};
 use crate::engine::{
@@ -38,7 +38,6 @@ pub(super) async fn create(
     Ok(ContainerId(engine.call("create container", create).await?.id))
 }
 
-pub(super) async fn attach(engine: &DockerEngine, container: &ContainerId) -> Result<Output, EngineError> {
 /// An upload lasts as long as there is something to send, so its deadline is for each piece.
 pub(super) async fn upload(
     engine: &DockerEngine,
@@ -67,6 +66,7 @@ pub(super) async fn upload(
     }
 }
 
+pub(super) async fn attach(engine: &DockerEngine, container: &ContainerId) -> Result<Output, EngineError> {
     let options = AttachContainerOptions {
         stdout: true,
         stderr: true,

@@ -47,9 +47,9 @@ pub struct Host {
     pub architecture: String,
     /// Where workspaces are.
     pub workspaces: Workspaces,
-    /// What fills them.
     /// How they get into containers.
     pub transport: Transport,
+    /// What fills them.
     pub checkout: Checkout,
     /// Whether builds can run at all.
     pub health: Health,

@@ -94,6 +94,10 @@ pub struct EngineConfig {
 pub struct Git {
     /// Whether repositories on the runner's own disk may be built.
     pub allow_file_urls: bool,
+    /// Whether repositories at private addresses may be built.
+    pub private_addresses: PrivateAddresses,
+    /// Hosts that may be cloned from wherever they are: names, or addresses.
+    pub allowed_hosts: Vec<String>,
     /// How long a whole checkout may take.
     pub timeout: Period,
     /// How long a server may be silent.
@@ -114,12 +118,21 @@ pub struct Git {
     pub ssh_known_hosts: Option<PathBuf>,
 }
 
+/// Whether repositories at private addresses, and at this machine's own, may be built. Link-local addresses and those
+/// where clouds keep their metadata are none of them: they are always refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PrivateAddresses {
+    /// They may where the coordinator has a private address itself.
+    Auto,
+    /// They may.
+    Allow,
+    /// They may not.
+    Refuse,
+}
+
 /// What a build's container may use.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-    /// Whether repositories at private addresses may be built.
-    pub private_addresses: PrivateAddresses,
-    /// Hosts that may be cloned from wherever they are: names, or addresses.
-    pub allowed_hosts: Vec<String>,
 #[serde(deny_unknown_fields)]
 pub struct Limits {
     /// Memory, swap included. Not limited where it is not set.
@@ -140,19 +153,6 @@ pub struct Limits {
 pub enum Network {
     /// The world, but no other build.
     Bridge,
-/// Whether repositories at private addresses, and at this machine's own, may be built. Link-local addresses and those
-/// where clouds keep their metadata are none of them: they are always refused.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum PrivateAddresses {
-    /// They may where the coordinator has a private address itself.
-    Auto,
-    /// They may.
-    Allow,
-    /// They may not.
-    Refuse,
-}
-
     /// Nothing but itself.
     None,
 }
@@ -202,6 +202,8 @@ impl Default for Config {
             },
             git: Git {
                 allow_file_urls: false,
+                private_addresses: PrivateAddresses::Auto,
+                allowed_hosts: Vec::new(),
                 timeout: Period::seconds(600),
                 stall: Period::seconds(60),
                 memory: ByteSize::mib(2 * 1024),
@@ -227,8 +229,6 @@ impl Default for Config {
                 stall: Period::seconds(60),
                 credentials_file: None,
             },
-                private_addresses: PrivateAddresses::Auto,
-                allowed_hosts: Vec::new(),
         }
     }
 }

@@ -18,6 +18,7 @@ use bollard::{
 use caisson_protocol::Stream;
 use futures_util::StreamExt;
 use tokio::time::timeout;
+
 use super::{DockerEngine, error, request};
 use crate::engine::{
     Archive, ContainerId, ContainerRequest, EngineError, Exit, Image, Output, Signal, container_name,
@@ -141,6 +142,13 @@ pub(super) async fn has_shell(
         }
     }
     Ok(false)
+}
+
+pub(super) async fn written(engine: &DockerEngine, container: &ContainerId) -> Result<u64, EngineError> {
+    let options = InspectContainerOptions { size: true };
+    let inspect = engine.docker.inspect_container(&container.0, Some(options));
+    let found = engine.call("measure container", inspect).await?;
+    Ok(found.size_rw.and_then(|bytes| u64::try_from(bytes).ok()).unwrap_or_default())
 }
 
 pub(super) async fn kill(

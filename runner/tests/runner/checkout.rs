@@ -2,7 +2,8 @@
 
 use caisson_protocol::{ErrorReason, Outcome, Stream};
 
-use crate::world::{Repository, World, names, servers, spec, spec_from};
+use super::World;
+use crate::world::{Repository, names, servers, spec, spec_from};
 
 async fn error(world: &World, url: &str, commit: &str) -> (ErrorReason, String) {
     let attempt = world.coordinator.assign(spec(url, commit, "true"));
@@ -117,7 +118,7 @@ async fn the_checkout_is_a_repository_that_works_inside_the_container() {
     assert_eq!(git(&["rev-parse", "origin/main"]), world.repository.head());
     git(&["fsck"]);
     assert!(!workspace.join(".git/objects/info/alternates").exists());
-    std::fs::write(workspace.join("go"), "").unwrap();
+    world.go(attempt);
     assert_eq!(world.outcome(attempt).await, Outcome::Succeeded);
     world.ends_clean().await;
 }

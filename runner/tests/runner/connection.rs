@@ -2,7 +2,8 @@
 
 use caisson_protocol::{CoordinatorMessage, HeldPhase, Outcome, Refusal, RunnerMessage, Stream};
 
-use crate::world::{Coordinator, Runner, World, owned, until};
+use super::World;
+use crate::world::{Coordinator, Runner, owned, until};
 
 #[tokio::test]
 async fn a_lost_connection_costs_a_build_neither_its_life_nor_a_byte() {
@@ -51,7 +52,7 @@ async fn a_runner_whose_coordinator_is_away_goes_on_and_delivers_later() {
     world.coordinator.look(|seen| seen.away = true);
     world.coordinator.cut();
     let work_dir = world.runner.work_dir();
-    std::fs::write(work_dir.join("tmp").join(attempt.build.to_string()).join("go"), "").unwrap();
+    world.go(attempt);
     let report = work_dir.join("spool").join(attempt.to_string()).join("report.json");
     until("the build ends without a coordinator", async || report.exists()).await;
     world.coordinator.look(|seen| seen.away = false);
@@ -106,8 +107,7 @@ async fn signs_of_life_list_what_is_held_and_how_far_it_is() {
             })
         })
         .await;
-    let workspace = world.runner.work_dir().join("tmp").join(attempt.build.to_string());
-    std::fs::write(workspace.join("go"), "").unwrap();
+    world.go(attempt);
     world.coordinator.finished(attempt).await;
     world
         .coordinator

@@ -2,8 +2,9 @@
 
 use caisson_protocol::Outcome;
 
+use super::World;
 use crate::world::{
-    Runner, World, docker, owned,
+    Runner, docker, owned,
     servers::{EngineProxy, Gate},
     until,
 };
@@ -128,8 +129,7 @@ async fn a_container_is_locked_down() {
         &container,
     ]);
     assert_eq!(inspected, "false 50 67108864 67108864 1 none");
-    let workspace = world.runner.work_dir().join("tmp").join(attempt.build.to_string());
-    std::fs::write(workspace.join("go"), "").unwrap();
+    world.go(attempt);
     assert_eq!(world.outcome(attempt).await, Outcome::Succeeded);
     until("nothing is left", async || owned(&world.runner.name).await.is_empty()).await;
     world.ends_clean().await;

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use caisson_protocol::{CoordinatorMessage, Outcome, RunnerMessage, Stream};
 
-use crate::world::{Dockerd, World};
+use super::World;
+use crate::world::Dockerd;
 
 const QUICK: [&str; 2] = ["engine.deadline=2s", "capacity=4"];
 /// Tells when it runs, and runs until it is told to end.
@@ -12,13 +13,6 @@ const WAITS: &str = "echo ready; while [ ! -e /workspace/go ]; do sleep 0.05; do
 
 fn engine_failed(outcome: &Outcome) -> bool {
     outcome.reason() == Some("engine_failed")
-}
-
-impl World {
-    fn go(&self, attempt: caisson_protocol::AttemptId) {
-        let workspace = self.runner.work_dir().join("tmp").join(attempt.build.to_string());
-        std::fs::write(workspace.join("go"), "").unwrap();
-    }
 }
 
 #[tokio::test]
@@ -78,8 +72,8 @@ async fn a_build_outlives_an_engine_that_freezes_for_a_while() {
     world.coordinator.unhealthy().await;
     let meanwhile = world.submit("true");
     world.coordinator.released(meanwhile).await;
-    world.go(attempt);
     engine.thaw();
+    world.go(attempt);
     assert_eq!(world.outcome(attempt).await, Outcome::Succeeded);
     assert_eq!(world.coordinator.log_text(attempt, Stream::Stdout), "ready\ndone\n");
     world.coordinator.healthy().await;

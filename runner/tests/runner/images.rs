@@ -4,7 +4,8 @@ use base64::{Engine, prelude::BASE64_STANDARD};
 use caisson_protocol::{AttemptId, Outcome, Stream};
 use serde_json::json;
 
-use crate::world::{World, servers, spec_from};
+use super::World;
+use crate::world::{servers, spec_from};
 
 fn with_image(world: &World, image: &str) -> AttemptId {
     let mut value = serde_json::to_value(world.spec("true")).unwrap();

@@ -2,7 +2,7 @@
 
 use caisson_protocol::{AttemptId, FailureNote, Outcome, Stream};
 
-use crate::world::World;
+use super::World;
 
 impl World {
     fn printed(&self, attempt: AttemptId) -> String {

@@ -4,15 +4,38 @@
 //! Every test has its own runner, coordinator, folders and labels, so all of them run side by side.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr, reason = "a test that fails panics")]
+#![allow(clippy::duplicate_mod, reason = "the same stories are told of two worlds")]
 
 mod checkout;
 mod connection;
-mod endings;
-mod engine;
-mod faults;
 mod images;
 mod isolation;
 mod output;
 mod restart;
 mod soak;
 mod world;
+
+use world::{Bind, Upload, WorldWith};
+
+/// Where nothing depends on it, workspaces are bound.
+type World = WorldWith<Bind>;
+
+/// What a build's container has to do with is told for each way in which a workspace gets into it.
+macro_rules! told_with {
+    ($name:ident, $transport:ty) => {
+        #[path = "."]
+        mod $name {
+            type World = crate::WorldWith<$transport>;
+
+            mod endings;
+            mod engine;
+            mod faults;
+            mod isolation;
+            mod output;
+            mod restart;
+        }
+    };
+}
+
+told_with!(bound, crate::Bind);
+told_with!(uploaded, crate::Upload);

@@ -2,7 +2,7 @@
 
 use caisson_protocol::{Outcome, Stream};
 
-use crate::world::World;
+use super::World;
 
 #[tokio::test]
 async fn both_outputs_are_kept_apart_and_to_the_byte() {
@@ -36,8 +36,7 @@ async fn a_line_arrives_while_the_command_runs() {
     let world = World::new().await;
     let attempt = world.submit("echo first; while [ ! -e /workspace/go ]; do sleep 0.05; done; echo second");
     world.coordinator.prints(attempt, "first").await;
-    let workspace = world.runner.work_dir().join("tmp").join(attempt.build.to_string());
-    std::fs::write(workspace.join("go"), "").unwrap();
+    world.go(attempt);
     assert_eq!(world.outcome(attempt).await, Outcome::Succeeded);
     assert_eq!(world.coordinator.log_text(attempt, Stream::Stdout), "first\nsecond\n");
     world.ends_clean().await;

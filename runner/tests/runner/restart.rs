@@ -2,7 +2,8 @@
 
 use caisson_protocol::{CoordinatorMessage, HeldPhase, Outcome, RunnerMessage, Stream};
 
-use crate::world::{Runner, World, names, owned, until};
+use super::World;
+use crate::world::{Runner, names, owned, until};
 
 #[tokio::test]
 async fn a_finished_result_survives_the_runners_death() {
@@ -12,7 +13,7 @@ async fn a_finished_result_survives_the_runners_death() {
     world.coordinator.look(|seen| seen.away = true);
     world.coordinator.cut();
     let work_dir = world.runner.work_dir();
-    std::fs::write(work_dir.join("tmp").join(attempt.build.to_string()).join("go"), "").unwrap();
+    world.go(attempt);
     let report = work_dir.join("spool").join(attempt.to_string()).join("report.json");
     until("the report is on disk", async || report.exists()).await;
 
@@ -53,8 +54,7 @@ async fn the_sweep_leaves_other_runners_alone() {
     let home = tempfile::tempdir().unwrap();
     let mut other = Runner::start_at(home.path(), "http://127.0.0.1:1", &["connect.attempts=1"]);
     assert_eq!(other.exit_code().await, Some(1));
-    let workspace = world.runner.work_dir().join("tmp").join(attempt.build.to_string());
-    std::fs::write(workspace.join("go"), "").unwrap();
+    world.go(attempt);
     assert_eq!(world.outcome(attempt).await, Outcome::Succeeded);
     assert_eq!(world.coordinator.log_text(attempt, Stream::Stdout), "ready\nalive\n");
     world.ends_clean().await;
@@ -76,8 +76,7 @@ async fn the_first_signal_lets_builds_finish() {
     let heard = world.coordinator.look(|seen| seen.keep_alives.len());
     world.coordinator.wait("it gives signs of life", |seen| seen.keep_alives.len() > heard).await;
 
-    let workspace = world.runner.work_dir().join("tmp").join(attempt.build.to_string());
-    std::fs::write(workspace.join("go"), "").unwrap();
+    world.go(attempt);
     assert_eq!(world.outcome(attempt).await, Outcome::Succeeded);
     assert_eq!(world.runner.exit_code().await, Some(0));
     world.runner.has_left_nothing().await;

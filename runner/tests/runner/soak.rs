@@ -11,7 +11,8 @@ use std::{
 
 use caisson_protocol::{AttemptId, CoordinatorMessage, Outcome};
 
-use crate::world::{World, until};
+use super::World;
+use crate::world::until;
 
 const AT_ONCE: usize = 4;
 

@@ -6,7 +6,7 @@ pub(crate) mod repository;
 pub(crate) mod runner;
 pub(crate) mod servers;
 
-use std::{path::Path, process::Command, time::Duration};
+use std::{marker::PhantomData, path::Path, process::Command, time::Duration};
 
 use caisson_protocol::{AttemptId, BuildSpec, Outcome};
 use caisson_runner::{
@@ -26,23 +26,41 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 /// The image that `scripts/images` makes for tests.
 pub(crate) const IMAGE: &str = "caisson-busybox:test";
 
+/// How workspaces get into containers in a world.
+pub(crate) trait Transport {
+    const SETTING: &str;
+}
+
+pub(crate) struct Bind;
+pub(crate) struct Upload;
+
+impl Transport for Bind {
+    const SETTING: &str = "workspace.transport=bind";
+}
+
+impl Transport for Upload {
+    const SETTING: &str = "workspace.transport=upload";
+}
+
 /// A coordinator, one runner and one repository.
-pub(crate) struct World {
+pub(crate) struct WorldWith<T> {
     pub(crate) coordinator: Coordinator,
     pub(crate) runner: Runner,
     pub(crate) repository: Repository,
     _home: TempDir,
+    _transport: PhantomData<T>,
 }
 
-impl World {
+impl<T: Transport> WorldWith<T> {
     /// With a runner that has these settings beside those of every test.
     pub(crate) async fn with(settings: &[&str]) -> Self {
         let home = tempfile::tempdir().unwrap();
         let coordinator = Coordinator::start().await;
         let repository = Repository::make(&home.path().join("repository"), &[("file.txt", "hello\n")]);
-        let runner = Runner::start(&home.path().join("runner"), &coordinator, settings);
+        let settings = [&[T::SETTING], settings].concat();
+        let runner = Runner::start(&home.path().join("runner"), &coordinator, &settings);
         coordinator.wait("the runner registers", |seen| seen.registrations.len() == 1).await;
-        Self { coordinator, runner, repository, _home: home }
+        Self { coordinator, runner, repository, _home: home, _transport: PhantomData }
     }
 
     /// As `with`, on an engine of its own.
@@ -66,6 +84,11 @@ impl World {
 
     pub(crate) async fn outcome(&self, attempt: AttemptId) -> Outcome {
         self.coordinator.finished(attempt).await.outcome
+    }
+
+    /// Lets a build go on that waits for the file `go` in its workspace.
+    pub(crate) fn go(&self, attempt: AttemptId) {
+        self.runner.docker(&["exec", &format!("caisson-{attempt}"), "touch", "/workspace/go"]);
     }
 
     /// The runner ends, and nothing of it is left on this machine.

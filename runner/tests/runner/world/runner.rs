@@ -96,6 +96,14 @@ impl Runner {
         self.process.try_wait().unwrap().is_none()
     }
 
+    /// Runs the docker command on the runner's engine.
+    pub(crate) fn docker(&self, arguments: &[&str]) -> String {
+        match &self.engine {
+            Some(host) => docker(&[&["-H", host], arguments].concat()),
+            None => docker(arguments),
+        }
+    }
+
     /// What it wrote on its standard error.
     pub(crate) fn log(&self) -> String {
         fs::read_to_string(self.home.join("stderr")).unwrap()

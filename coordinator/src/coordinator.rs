@@ -19,12 +19,12 @@ use tracing::warn;
 use uuid::Uuid;
 
 use crate::{
+    access::{Access, Notes, Passwords, SqliteAccess},
     blocking::Blocking,
     dispatcher::{Dispatcher, News},
     http::{self, App, Certificate, ConnectionLimits, Door, EventHub, Front, Limiter},
     logs::{FileLogs, LogWatch},
     metrics::Metrics,
-    secrets::Guard,
     settings::Checked,
     store::SqliteStore,
 };
@@ -40,6 +40,7 @@ pub struct Coordinator {
     certificate: Option<Certificate>,
     dispatcher: Dispatcher,
     news: mpsc::UnboundedReceiver<News>,
+    notes: Notes,
     /// Held as long as the coordinator lives: two on one folder would each undo what the other does.
     _lock: File,
 }
@@ -53,7 +54,10 @@ impl Coordinator {
         let data_dir = &settings.data_dir;
         make_folder(data_dir).with_context(|| format!("data_dir {}", data_dir.display()))?;
         let lock = lock(&data_dir.join("lock"))?;
-        let guard = Guard::open(data_dir)?;
+        let access = data_dir.join("access.db");
+        let access = SqliteAccess::open(&access).with_context(|| access.display().to_string())?;
+        let passwords = Passwords::new(Blocking::default());
+        let (access, notes) = Access::open(data_dir, Arc::new(access), settings.access, passwords).await?;
         let store = data_dir.join("caisson.db");
         let store = Arc::new(SqliteStore::open(&store).with_context(|| store.display().to_string())?);
         let logs = data_dir.join("logs");
@@ -74,7 +78,7 @@ impl Coordinator {
             watch: Arc::new(LogWatch::default()),
             events: EventHub::default(),
             metrics,
-            guard,
+            access: Arc::new(access),
             new_build: || BuildId(Uuid::now_v7()),
             front: Front {
                 names: settings.names(),
@@ -89,7 +93,7 @@ impl Coordinator {
             stopping: CancellationToken::new(),
             followers: TaskTracker::new(),
         });
-        let coordinator = Self { app, door, url, certificate, dispatcher, news, _lock: lock };
+        let coordinator = Self { app, door, url, certificate, dispatcher, news, notes, _lock: lock };
         let address = data_dir.join("address");
         tell(&address, &coordinator.address()?.to_string()).with_context(|| address.display().to_string())?;
         Ok(coordinator)
@@ -111,7 +115,7 @@ impl Coordinator {
 
     /// A new code for the sign-in link.
     pub fn sign_in_code(&self) -> Secret {
-        self.app.guard.sign_in_code()
+        self.app.access.sign_in_code()
     }
 
     /// Cancelled to stop it.
@@ -134,10 +138,16 @@ impl Coordinator {
                 ended
             }
         });
+        let closed = CancellationToken::new();
+        let access = tokio::spawn(Arc::clone(&self.app.access).keep(self.notes, closed.clone()));
         let certificate = self.certificate.map(|certificate| tokio::spawn(certificate.keep_current()));
         http::serve(self.app, self.door).await;
         if let Some(certificate) = certificate {
             certificate.abort();
+        }
+        closed.cancel();
+        if tokio::time::timeout(STOP_TIMEOUT, access).await.is_err() {
+            warn!("the audit log did not take in the last entries within {STOP_TIMEOUT:?}");
         }
         // The dispatcher ends when the last handle to it is gone: those of the connections are, this is the other.
         publisher.abort();

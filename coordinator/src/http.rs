@@ -3,7 +3,9 @@
 //! that don't exist are as closed as those that do.
 
 mod access;
+mod audit;
 mod body;
+mod enrolment;
 mod events;
 mod follow;
 mod front;
@@ -14,7 +16,9 @@ mod lines;
 mod log;
 mod model;
 mod names;
+mod people;
 mod person;
+mod policy;
 mod problem;
 mod public;
 mod runner;
@@ -22,6 +26,7 @@ mod serve;
 mod session;
 mod submission;
 mod tls;
+mod tokens;
 mod trends;
 mod web;
 
@@ -34,10 +39,10 @@ use utoipa::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 
 use crate::{
+    access::Access,
     dispatcher::DispatcherHandle,
     logs::{LogWatch, Logs},
     metrics::Metrics,
-    secrets::Guard,
     settings::BuildDefaults,
     store::Store,
 };
@@ -47,6 +52,7 @@ pub use front::{Front, Peer};
 pub use limits::Limiter;
 pub use line::ConnectionLimits;
 pub use names::Names;
+pub use policy::{Rule, policy};
 pub use serve::{Door, connection, routes, serve};
 pub use tls::{Certificate, CertificateFiles};
 
@@ -64,8 +70,8 @@ pub struct App {
     pub events: EventHub,
     /// What is counted.
     pub metrics: Arc<Metrics>,
-    /// Who may do what.
-    pub guard: Guard,
+    /// Who may do what, and who did what.
+    pub access: Arc<Access>,
     /// Makes the identity of a new build.
     pub new_build: fn() -> BuildId,
     /// What a build is given that does not say.
@@ -87,13 +93,14 @@ struct Document;
 
 /// All routes, and their OpenAPI document.
 pub fn router(app: Arc<App>) -> Router {
-    let (person, document) = described();
+    let (person, public, document) = described();
     let document = document.to_pretty_json().unwrap_or_default();
     let person = person.merge(person::unlisted(document)).fallback(problem::not_found);
     let guarded = person.layer(middleware::from_fn_with_state(Arc::clone(&app), access::person));
     let runner = runner::routes().layer(middleware::from_fn_with_state(Arc::clone(&app), access::runner));
     guarded
         .merge(runner)
+        .merge(public)
         .merge(public::routes())
         .layer(middleware::from_fn_with_state(Arc::clone(&app), names::check))
         .layer(middleware::from_fn_with_state(Arc::clone(&app), limits::check))
@@ -103,9 +110,15 @@ pub fn router(app: Arc<App>) -> Router {
 /// The OpenAPI document that is generated from the handlers.
 #[must_use]
 pub fn openapi() -> utoipa::openapi::OpenApi {
-    described().1
+    described().2
 }
 
-fn described() -> (Router<Arc<App>>, utoipa::openapi::OpenApi) {
-    OpenApiRouter::with_openapi(Document::openapi()).nest("/api/v1", person::routes()).split_for_parts()
+/// The routes of people, those that are open to who has no session or credential yet, and the document of both.
+fn described() -> (Router<Arc<App>>, Router<Arc<App>>, utoipa::openapi::OpenApi) {
+    let person = OpenApiRouter::with_openapi(Document::openapi()).nest("/api/v1", person::routes());
+    let open = session::public().merge(enrolment::public());
+    let (public, described) = OpenApiRouter::new().nest("/api/v1", open).split_for_parts();
+    let (person, mut document) = person.split_for_parts();
+    document.merge(described);
+    (person, public, document)
 }

@@ -3,6 +3,7 @@
 //! `http` speaks with people and runners, the `dispatcher` owns every decision (which the scheduler crate makes),
 //! `store` and `logs` are ports to what is kept.
 
+pub mod access;
 pub mod blocking;
 mod clock;
 pub mod coordinator;
@@ -10,6 +11,5 @@ pub mod dispatcher;
 pub mod http;
 pub mod logs;
 pub mod metrics;
-pub mod secrets;
 pub mod settings;
 pub mod store;

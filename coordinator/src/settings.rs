@@ -8,10 +8,18 @@ use caisson_settings::{ByteSize, Period};
 use http::Uri;
 use serde::{Deserialize, Serialize};
 
+use crate::{
+    access::{AccessTerms, SessionTerms},
+    store::Millis,
+};
+
 use crate::http::{CertificateFiles, Names};
 
 /// What environment variables of the coordinator begin with.
 pub const ENV_PREFIX: &str = "CAISSON_COORDINATOR_";
+
+/// In seconds.
+const DAY: u64 = 24 * 60 * 60;
 
 /// Everything that can be set.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -39,6 +47,10 @@ pub struct Settings {
     pub build: Build,
     /// Where code may come from.
     pub git: Git,
+    /// How long people stay signed in.
+    pub session: Session,
+    /// What is kept of who did what.
+    pub audit: Audit,
 }
 
 /// The certificate, where the coordinator speaks TLS itself.
@@ -105,6 +117,24 @@ pub struct Git {
     pub allow_file_urls: bool,
 }
 
+/// How long people stay signed in.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Session {
+    /// How long without coming back.
+    pub idle: Period,
+    /// How long at all.
+    pub lifetime: Period,
+}
+
+/// What is kept of who did what.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Audit {
+    /// How long an entry of the audit log is kept.
+    pub retention: Period,
+}
+
 impl Default for Settings {
     fn default() -> Self {
         Self {
@@ -129,6 +159,8 @@ impl Default for Settings {
                 log_size: ByteSize::mib(256),
             },
             git: Git { allow_file_urls: false },
+            session: Session { idle: Period::seconds(7 * DAY), lifetime: Period::seconds(30 * DAY) },
+            audit: Audit { retention: Period::seconds(365 * DAY) },
         }
     }
 }
@@ -152,6 +184,8 @@ pub struct Checked {
     pub rules: Rules,
     /// What a build is given that does not say.
     pub defaults: BuildDefaults,
+    /// How long people stay signed in, and what is kept of what they did.
+    pub access: AccessTerms,
 }
 
 /// What a build is given that does not say.
@@ -261,6 +295,7 @@ impl Settings {
             data_dir: self.data_dir.clone(),
             rules: self.rules()?,
             defaults: self.defaults()?,
+            access: self.access()?,
         })
     }
 
@@ -293,6 +328,19 @@ impl Settings {
             timeout_ms,
             log_bytes_max: self.build.log_size.0,
         })
+    }
+
+    fn access(&self) -> Result<AccessTerms, String> {
+        let millis = |period: Period| Millis::try_from(period.as_millis()).unwrap_or(Millis::MAX / 4);
+        let (idle_ms, lifetime_ms) = (millis(self.session.idle), millis(self.session.lifetime));
+        if idle_ms == 0 || lifetime_ms == 0 {
+            return Err("`session`: found an `idle` or `lifetime` of nothing, with which nobody could sign in".into());
+        }
+        let audit_ms = millis(self.audit.retention);
+        if self.audit.retention < Period::seconds(2 * DAY) {
+            return Err(format!("`audit.retention`: found {}, expected at least 2days", self.audit.retention));
+        }
+        Ok(AccessTerms { session: SessionTerms { idle_ms, lifetime_ms }, audit_ms })
     }
 
     fn defaults(&self) -> Result<BuildDefaults, String> {

@@ -5,7 +5,7 @@
 
 mod memory;
 mod record;
-mod sqlite;
+pub(crate) mod sqlite;
 
 use async_trait::async_trait;
 use caisson_protocol::{BuildId, Status};

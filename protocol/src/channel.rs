@@ -58,7 +58,10 @@ pub enum RunnerMessage {
         cleanup_ms: u64,
     },
     /// The runner takes no further builds and goes away when it has ended what it holds.
-    Draining,
+    Draining {
+        /// Every attempt the runner holds. What is on its way to it beside them it will never take up.
+        held: Vec<HeldAttempt>,
+    },
     /// What is said of the runner itself has changed.
     Condition(Condition),
     /// The runner gives an attempt back, and has removed what it made: someone else may try. This is also what a runner
@@ -230,4 +233,8 @@ pub enum Refusal {
     InvalidRegistration,
     /// Another process has registered under the same name.
     Superseded,
+    /// Its credential is another runner's.
+    ForeignName,
+    /// Its credential was taken from it.
+    CredentialRevoked,
 }

@@ -16,7 +16,7 @@ const ENV_PREFIX: &str = "CAISSON_RUNNER_";
 pub struct Config {
     /// Where the coordinator is.
     pub coordinator_url: CoordinatorUrl,
-    /// The token that opens the channel.
+    /// The token that registers the runner, until it has a credential of its own.
     pub token: Option<Secret>,
     /// A file that holds the token.
     pub token_file: Option<PathBuf>,
@@ -145,6 +145,8 @@ pub struct Limits {
     pub nofile: u32,
     /// Shared memory under `/dev/shm`.
     pub shm: ByteSize,
+    /// What it may write, the workspace and its container together. It is killed soon after it has written more.
+    pub disk: ByteSize,
 }
 
 /// What a build's container can reach.
@@ -221,6 +223,7 @@ impl Default for Config {
                 pids: NonZeroU32::MIN.saturating_add(4095),
                 nofile: 0,
                 shm: ByteSize::mib(64),
+                disk: ByteSize::mib(32 * 1024),
             },
             network: Network::Bridge,
             image: ImageConfig {
@@ -242,7 +245,7 @@ pub struct Arguments {
     /// Where the coordinator is.
     #[arg(long, value_name = "URL")]
     pub coordinator_url: Option<String>,
-    /// File that holds the token which opens the channel.
+    /// File that holds the token which registers the runner.
     #[arg(long, value_name = "FILE")]
     pub token_file: Option<String>,
     /// The runner's name, unique among its coordinator's runners.
@@ -300,7 +303,7 @@ pub enum TokenError {
 }
 
 impl Config {
-    /// The token that opens the channel.
+    /// The token that registers the runner.
     ///
     /// # Errors
     /// When none is configured, its file can't be read, or it is no token.
@@ -326,6 +329,12 @@ impl Config {
 pub struct CoordinatorUrl(String);
 
 impl CoordinatorUrl {
+    /// Where a registration token is exchanged for a credential.
+    #[must_use]
+    pub fn credential(&self) -> String {
+        format!("{}/api/v1/runner/credential", self.0.trim_end_matches('/'))
+    }
+
     /// The address of the channel, `ws` or `wss`.
     #[must_use]
     pub fn channel(&self) -> String {

@@ -4,29 +4,30 @@
 //! they say is spooled, and it comes back for as long as it takes.
 
 mod backoff;
+mod credential;
 mod dial;
 mod session;
 mod shipping;
 
-use std::{sync::Arc, time::Duration};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use caisson_protocol::Refusal;
-use caisson_settings::Secret;
 use tokio::time::sleep;
 use tracing::{info, warn};
 
 use crate::builds::Builds;
 use backoff::Backoff;
+pub use credential::Credentials;
 use session::Ended;
 
 /// The first pause before a lost connection is made again.
 const PAUSE_MIN: Duration = Duration::from_millis(200);
 
 /// What a runner says of itself at registration, beside its settings.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Identity {
     /// Opens the channel.
-    pub token: Secret,
+    pub credentials: Credentials,
     /// This run of the program.
     pub instance: uuid::Uuid,
     /// The engine, for people.
@@ -53,6 +54,32 @@ pub enum ConnectionError {
     Denied {
         /// Where it is.
         url: String,
+    },
+    /// The coordinator does not take the credential, and says why.
+    #[error("the coordinator at {url} does not let this runner in: {cause}")]
+    NotLetIn {
+        /// Where it is.
+        url: String,
+        /// What it says.
+        cause: String,
+    },
+    /// The coordinator does not register a runner like this.
+    #[error("the coordinator at {url} does not register this runner: {cause}")]
+    NotRegistered {
+        /// Where it is.
+        url: String,
+        /// What it says.
+        cause: String,
+    },
+    /// The coordinator does not know the credential, and there is nothing to register with.
+    #[error(
+        "the coordinator at {url} does not know this runner's credential in {}: set token_file to a registration token, with which it gets another one", file.display()
+    )]
+    Unknown {
+        /// Where it is.
+        url: String,
+        /// Where the credential is.
+        file: PathBuf,
     },
     /// The coordinator sends the runner away.
     #[error("the coordinator refuses this runner: {message}")]

@@ -13,7 +13,7 @@ use crate::{
     builds::{Builds, Host},
     checkout::Checkout,
     config::{Config, EngineConfig, TokenError},
-    connection::{self, ConnectionError, Identity},
+    connection::{self, ConnectionError, Credentials, Identity},
     engine::{Engine, EngineError, EngineInfo, docker::DockerEngine},
     health::{self, Health},
     spool::Spool,
@@ -75,14 +75,14 @@ pub enum ServeError {
 /// # Errors
 /// When something it needs is missing, or the coordinator sends it away. What it had made is removed either way.
 pub async fn serve(config: Config, program: PathBuf, wish: watch::Receiver<Wish>) -> Result<(), ServeError> {
-    let token = config.read_token()?;
     let work_dir = open_work_dir(&config)?;
+    let credentials = Credentials::open(&config, &work_dir.path)?;
     let (engine, info) = find_engine(&config.engine).await?;
     let workspaces = Workspaces::open(&work_dir.path).map_err(|cause| work_dir.error(cause))?;
     let (transport, reason) = Transport::choose(&config, &*engine, &info, &workspaces).await?;
     let description = format!("{}, workspaces {transport}", info.description);
     info!("builds run on {description}{}", reason.map(|reason| format!(": {reason}")).unwrap_or_default());
-    let identity = Identity { token, instance: uuid::Uuid::new_v4(), engine: description };
+    let identity = Identity { credentials, instance: uuid::Uuid::new_v4(), engine: description };
 
     let (spool, checkout) = open_folders(&config, &work_dir, program)?;
     let architecture = info.architecture;

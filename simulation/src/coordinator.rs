@@ -10,11 +10,12 @@ use std::{
 
 use axum::Router;
 use caisson_coordinator::{
+    access::{Access, AccessStore, AccessTerms, Passwords, SessionTerms},
+    blocking::Blocking,
     dispatcher::Dispatcher,
     http::{self, App, EventHub, Front, Peer},
     logs::LogWatch,
     metrics::Metrics,
-    secrets::Guard,
     settings::BuildDefaults,
 };
 use caisson_protocol::BuildId;
@@ -39,12 +40,20 @@ const RESTART_PAUSE: Duration = Duration::from_secs(1);
 /// Where every connection comes from.
 const NEAR: Peer = Peer(IpAddr::V4(Ipv4Addr::LOCALHOST));
 
+/// Nobody's session ends in the time that is simulated.
+const TERMS: AccessTerms = AccessTerms {
+    session: SessionTerms { idle_ms: i64::MAX / 4, lifetime_ms: i64::MAX / 4 },
+    audit_ms: i64::MAX / 4,
+};
+
 /// The machine with the coordinator.
 pub struct Coordinator {
     world: Arc<World>,
     disk: Arc<Disk>,
     logs: PathBuf,
     secrets: PathBuf,
+    /// Who may do what. No fault befalls it: a story of its own.
+    roll: Arc<dyn AccessStore>,
     state: Mutex<State>,
 }
 
@@ -64,9 +73,15 @@ struct Process {
 
 impl Coordinator {
     /// A machine on which the coordinator is kept running. Logs and secrets are in these folders.
-    pub fn begin(world: Arc<World>, disk: Arc<Disk>, logs: PathBuf, secrets: PathBuf) -> Arc<Self> {
+    pub fn begin(
+        world: Arc<World>,
+        disk: Arc<Disk>,
+        logs: PathBuf,
+        secrets: PathBuf,
+        roll: Arc<dyn AccessStore>,
+    ) -> Arc<Self> {
         let state = State { process: None, start_at: Instant::now() };
-        let coordinator = Arc::new(Self { world, disk, logs, secrets, state: Mutex::new(state) });
+        let coordinator = Arc::new(Self { world, disk, logs, secrets, roll, state: Mutex::new(state) });
         tokio::spawn(Arc::clone(&coordinator).keep());
         coordinator
     }
@@ -133,6 +148,11 @@ impl Coordinator {
         let started =
             Dispatcher::start(self.world.plan.rules, store, Arc::clone(&metrics), news_sender).await;
         let (dispatcher, handle) = started.map_err(|store| error(&store))?;
+        let passwords = Passwords::new(Blocking::InPlace);
+        // Nobody reads what the audit log would be told.
+        let (access, _) = Access::open(&self.secrets, Arc::clone(&self.roll), TERMS, passwords)
+            .await
+            .map_err(|access| error(&access))?;
         let app = Arc::new(App {
             dispatcher: handle,
             store: Arc::clone(&mounted) as _,
@@ -140,7 +160,7 @@ impl Coordinator {
             watch: Arc::new(LogWatch::default()),
             events: EventHub::default(),
             metrics,
-            guard: Guard::open(&self.secrets).map_err(|secrets| error(&secrets))?,
+            access: Arc::new(access),
             new_build: next_build,
             defaults: defaults(),
             front: Front::open(),

@@ -3,27 +3,31 @@
 use std::{
     collections::BTreeMap,
     fs,
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     sync::{Arc, OnceLock},
     time::Duration,
 };
 
 use anyhow::Context;
-use caisson_coordinator::secrets::Guard;
+use caisson_coordinator::{
+    access::{AccessStore, Change, Credential, Digest, SqliteAccess},
+    blocking::Blocking,
+};
 use caisson_protocol::AttemptId;
 use caisson_scheduler::AttemptEnd;
 use tempfile::TempDir;
 use tokio::time::sleep;
 
 use crate::{
-    ADMIN_TOKEN, RUNNER_BEARER,
     books::Standing,
     coordinator::{Coordinator, forget_builds},
+    dice::Dice,
     disk::Disk,
     invariants,
     network::{Door, Link, Mischief, Way},
     people::People,
-    plan::{Fault, Place, TROUBLE_MS},
+    plan::{Fault, Place, Plan},
     runner::Station,
     world::{Violation, World, short, short_attempt},
 };
@@ -50,18 +54,26 @@ pub struct Report {
     pub virtual_ms: u64,
 }
 
-/// Runs a seed. With `show`, its trace is printed.
+/// Runs the plan of a seed. With `show`, its trace is printed.
 ///
 /// # Errors
 /// When this machine can't run it: there is no room for its files.
 pub fn run(seed: u64, show: bool) -> anyhow::Result<Report> {
+    play(Plan::of(&Dice::new(seed)), seed, show)
+}
+
+/// Runs a plan; what it leaves open is decided by the seed.
+///
+/// # Errors
+/// When this machine can't run it: there is no room for its files.
+pub fn play(plan: Plan, seed: u64, show: bool) -> anyhow::Result<Report> {
     let secrets = secrets()?;
     let folder = folder()?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build()?;
     forget_builds();
     runtime.block_on(async {
-        let world = Arc::new(World::new(seed, show));
-        let scene = Scene::begin(&world, folder.path(), secrets)?;
+        let world = Arc::new(World::new(plan, Dice::new(seed), show));
+        let scene = Scene::begin(&world, folder.path(), secrets).await?;
         tokio::select! {
             biased;
             () = world.broken() => {}
@@ -77,11 +89,11 @@ fn secrets() -> anyhow::Result<&'static Path> {
     static SECRETS: OnceLock<Option<TempDir>> = OnceLock::new();
     let folder = SECRETS.get_or_init(|| {
         let folder = tempfile::tempdir().ok()?;
-        Guard::open(folder.path()).ok()?;
-        let token = |name: &str| fs::read_to_string(folder.path().join(name)).ok();
-        let bearer = format!("Bearer {}", token("runner-token")?.trim());
-        let _ = RUNNER_BEARER.set(bearer.parse().ok()?);
-        let _ = ADMIN_TOKEN.set(token("admin-token")?.trim().to_owned());
+        for (name, token) in [("admin-token", crate::ADMIN_TOKEN), ("runner-token", "unused")] {
+            let path = folder.path().join(name);
+            fs::write(&path, token).ok()?;
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).ok()?;
+        }
         Some(folder)
     });
     folder.as_ref().map(TempDir::path).context("the folder for temporary files can't be used")
@@ -92,6 +104,24 @@ fn folder() -> anyhow::Result<TempDir> {
     let memory = Path::new("/dev/shm");
     let folder = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() };
     folder.context("the folder for temporary files can't be used")
+}
+
+/// Each runner has the credential that opens the channel from before.
+async fn roll(world: &World) -> anyhow::Result<Arc<dyn AccessStore>> {
+    let roll = SqliteAccess::in_memory(Blocking::InPlace)?;
+    let stations = world.plan.stations.iter();
+    let credentials = stations.map(|station| {
+        Change::Credential(Credential {
+            digest: Digest::of(&crate::credential(&station.name)),
+            runner: station.name.clone(),
+            registration: "before".into(),
+            created_at: 0,
+            used_at: None,
+            ended: None,
+        })
+    });
+    roll.commit(0, &credentials.collect::<Vec<_>>(), &[]).await?;
+    Ok(Arc::new(roll))
 }
 
 /// Everybody there is.
@@ -106,10 +136,12 @@ struct Scene {
 }
 
 impl Scene {
-    fn begin(world: &Arc<World>, folder: &Path, secrets: &Path) -> anyhow::Result<Self> {
+    async fn begin(world: &Arc<World>, folder: &Path, secrets: &Path) -> anyhow::Result<Self> {
         let logs: PathBuf = folder.join("logs");
         let disk = Disk::new(Arc::clone(world), &logs)?;
-        let coordinator = Coordinator::begin(Arc::clone(world), Arc::clone(&disk), logs, secrets.to_owned());
+        let roll = roll(world).await?;
+        let coordinator =
+            Coordinator::begin(Arc::clone(world), Arc::clone(&disk), logs, secrets.to_owned(), roll);
         let door = || Arc::clone(&coordinator) as Arc<dyn Door>;
         let stations = world.plan.stations.iter();
         let links: Vec<_> = stations
@@ -143,7 +175,7 @@ impl Scene {
             self.world.note(format_args!("FAULT {fault:?}"));
             self.bring_about(fault);
         }
-        sleep(Duration::from_millis(TROUBLE_MS) - now).await;
+        sleep(self.world.plan.trouble.saturating_sub(now)).await;
     }
 
     fn bring_about(&self, fault: Fault) {
@@ -174,6 +206,7 @@ impl Scene {
             Fault::StoreDown(pause) => self.disk.down(pause),
             Fault::StoreStalls(pause) => self.disk.stall(pause),
             Fault::Commit(fault) => self.disk.fail_commit(fault),
+            Fault::PowerLossBeforeSeal => self.disk.lose_power_before_seal(),
             Fault::LogsDown(pause) => self.disk.logs_down(pause),
         }
     }
@@ -186,7 +219,7 @@ impl Scene {
             Fault::Reset(Place::Station(station)) => (station, Duration::ZERO),
             Fault::Void(Place::Station(station)) => (station, NOTICED),
             // It may come to it much later.
-            Fault::CutAfter(Place::Station(station), ..) => (station, Duration::from_millis(TROUBLE_MS)),
+            Fault::CutAfter(Place::Station(station), ..) => (station, self.world.plan.trouble),
             Fault::Hold(Place::Station(station), _, pause)
             | Fault::Partition(Place::Station(station), pause)
             | Fault::Slow(Place::Station(station), pause)
@@ -302,6 +335,7 @@ fn counted(fault: Fault) -> &'static str {
         Fault::StoreDown(_) => "fault: store down",
         Fault::StoreStalls(_) => "fault: store stalls",
         Fault::Commit(_) => "fault: around a commit",
+        Fault::PowerLossBeforeSeal => "fault: power lost before a log is durable",
         Fault::LogsDown(_) => "fault: logs down",
     }
 }

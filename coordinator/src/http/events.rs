@@ -27,6 +27,7 @@ use utoipa::ToSchema;
 
 use super::{
     App,
+    access::Caller,
     model::{Build, Queue, Runners},
     person::{present_all, present_queue, present_runners},
     problem::Problem,
@@ -173,7 +174,11 @@ async fn tell(app: &App, builds: &BTreeSet<caisson_protocol::BuildId>, runners: 
     operation_id = "events",
     responses((status = 101, description = "A WebSocket with a `ServerEvent` in each text frame"))
 )]
-pub(super) async fn stream(State(app): State<Arc<App>>, upgrade: WebSocketUpgrade) -> Response {
+pub(super) async fn stream(
+    State(app): State<Arc<App>>,
+    caller: Caller,
+    upgrade: WebSocketUpgrade,
+) -> Response {
     upgrade.on_upgrade(move |socket| {
         let (stopping, followers) = (app.stopping.clone(), app.followers.clone());
         followers.track_future(async move {
@@ -181,6 +186,7 @@ pub(super) async fn stream(State(app): State<Arc<App>>, upgrade: WebSocketUpgrad
                 biased;
                 () = send(socket, &app) => {}
                 () = stopping.cancelled() => {}
+                () = caller.dismissed() => {}
             }
         })
     })

@@ -18,6 +18,7 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::{
     App,
+    access::Caller,
     log::which_attempt,
     person::{Parameters, find},
     problem::{Problem, ProblemDocument},
@@ -73,6 +74,7 @@ pub(super) enum LogMessage {
 )]
 pub(super) async fn stream(
     State(app): State<Arc<App>>,
+    caller: Caller,
     Path(id): Path<String>,
     query: Parameters<StreamQuery>,
     upgrade: WebSocketUpgrade,
@@ -88,6 +90,7 @@ pub(super) async fn stream(
                 biased;
                 () = send(socket, follower) => {}
                 () = stopping.cancelled() => {}
+                () = caller.dismissed() => {}
             }
         })
     }))
@@ -137,13 +140,20 @@ fn binary_frame(chunk: &LogChunk) -> Message {
 
 /// The same as plain text, for terminals. It ends well only when the log has: a reader whose log was cut off by the
 /// coordinator's own end sees that.
-pub(super) fn text(app: Arc<App>, build: &BuildRecord, attempt: Option<u32>, wanted: Option<Stream>) -> Body {
+pub(super) fn text(
+    app: Arc<App>,
+    caller: Caller,
+    build: &BuildRecord,
+    attempt: Option<u32>,
+    wanted: Option<Stream>,
+) -> Body {
     let follower = Follower::new(app, build.id, attempt);
-    Body::from_stream(stream::unfold(Some(follower), move |follower| async move {
-        let mut follower = follower?;
+    Body::from_stream(stream::unfold(Some((follower, caller)), move |reader| async move {
+        let (mut follower, caller) = reader?;
         loop {
-            let Some(next) = next_or_stop(&mut follower).await else {
-                return Some((Err(std::io::Error::other("the coordinator stops")), None));
+            let next = match next_or_end(&mut follower, &caller).await {
+                Ok(next) => next,
+                Err(why) => return Some((Err(std::io::Error::other(why)), None)),
             };
             let piece = match next {
                 // The first attempt needs no heading.
@@ -153,18 +163,19 @@ pub(super) fn text(app: Arc<App>, build: &BuildRecord, attempt: Option<u32>, wan
                 Followed::End(_) => return None,
             };
             if !piece.is_empty() {
-                return Some((Ok(Bytes::from(piece)), Some(follower)));
+                return Some((Ok(Bytes::from(piece)), Some((follower, caller))));
             }
         }
     }))
 }
 
-async fn next_or_stop(follower: &mut Follower) -> Option<Followed> {
+async fn next_or_end(follower: &mut Follower, caller: &Caller) -> Result<Followed, &'static str> {
     let stopping = follower.app.stopping.clone();
     tokio::select! {
         biased;
-        next = follower.next() => next.ok(),
-        () = stopping.cancelled() => None,
+        next = follower.next() => next.map_err(|_| "the log can't be read"),
+        () = stopping.cancelled() => Err("the coordinator stops"),
+        () = caller.dismissed() => Err("who follows it is not let in any more"),
     }
 }
 

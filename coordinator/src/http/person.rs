@@ -17,14 +17,20 @@ use utoipa::IntoParams;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
-    App, events, follow, lines, log,
+    App,
+    access::Caller,
+    audit, enrolment, events, follow, lines, log,
     model::{Build, BuildPage, Queue, QueuedBuild, RunnerState, Runners, WaitingBuilds},
+    people,
     problem::{Problem, ProblemDocument},
     session,
     submission::{self, Edits, NewBuild},
-    trends,
+    tokens, trends,
 };
-use crate::store::{BuildFilter, BuildKey, BuildRecord};
+use crate::{
+    access::audit::Action,
+    store::{BuildFilter, BuildKey, BuildRecord},
+};
 
 /// How many builds a page has when the caller does not say, and at most.
 const PAGE_DEFAULT: usize = 30;
@@ -49,6 +55,10 @@ pub(super) fn routes() -> OpenApiRouter<Arc<App>> {
         .merge(lines::routes())
         .merge(session::routes())
         .routes(routes!(trends::trends))
+        .merge(people::routes())
+        .merge(tokens::routes())
+        .merge(enrolment::routes())
+        .merge(audit::routes())
 }
 
 /// Routes that the OpenAPI document does not describe.
@@ -90,14 +100,26 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Parameters<T> 
         (status = 503, body = ProblemDocument, content_type = "application/problem+json"),
     )
 )]
-async fn submit(State(app): State<Arc<App>>, headers: HeaderMap, body: Bytes) -> Result<Response, Problem> {
+async fn submit(
+    State(app): State<Arc<App>>,
+    caller: Caller,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Result<Response, Problem> {
     let submission = submission::read((app.new_build)(), &body, &headers, &app.defaults)?;
-    accept(&app, submission).await
+    accept(&app, submission, |build| caller.did(Action::Submit, build.to_string())).await
 }
 
-async fn accept(app: &App, submission: Submission) -> Result<Response, Problem> {
+async fn accept(
+    app: &App,
+    submission: Submission,
+    is_new: impl FnOnce(BuildId),
+) -> Result<Response, Problem> {
     let (status, id) = match app.dispatcher.submit(submission).await? {
-        Answer::Accepted { build } => (StatusCode::CREATED, build),
+        Answer::Accepted { build } => {
+            is_new(build);
+            (StatusCode::CREATED, build)
+        }
         Answer::Repeated { build } => (StatusCode::OK, build),
         Answer::KeyReused => {
             let detail =
@@ -211,10 +233,15 @@ async fn show(State(app): State<Arc<App>>, Path(id): Path<String>) -> Result<Jso
         (status = 404, body = ProblemDocument, content_type = "application/problem+json"),
     )
 )]
-async fn cancel(State(app): State<Arc<App>>, Path(id): Path<String>) -> Result<Response, Problem> {
+async fn cancel(
+    State(app): State<Arc<App>>,
+    caller: Caller,
+    Path(id): Path<String>,
+) -> Result<Response, Problem> {
     let build = find(&app, &id).await?;
     match app.dispatcher.cancel(build.id).await? {
-        Answer::Canceling | Answer::BuildNotLive => {}
+        Answer::Canceling => caller.did(Action::Cancel, build.id.to_string()),
+        Answer::BuildNotLive => {}
         other => return Err(unexpected(other)),
     }
     let (status, build) = present_changed(&app, build.id).await?;
@@ -237,16 +264,21 @@ async fn cancel(State(app): State<Arc<App>>, Path(id): Path<String>) -> Result<R
 )]
 async fn rerun(
     State(app): State<Arc<App>>,
+    caller: Caller,
     Path(id): Path<String>,
     body: Bytes,
 ) -> Result<Response, Problem> {
     let build = find(&app, &id).await?;
+    let original = build.id;
     let spec = if body.is_empty() {
         build.spec
     } else {
         Arc::new(submission::edited(&build.spec, &body, &app.defaults)?)
     };
-    accept(&app, Submission { id: (app.new_build)(), spec, key: None }).await
+    let submission = Submission { id: (app.new_build)(), spec, key: None };
+    accept(&app, submission, |build| {
+        caller.notes(caller.does(Action::Rerun, build.to_string()).with(format!("of {original}")));
+    }).await
 }
 
 /// Shows what waits, oldest first, and why.
@@ -295,10 +327,17 @@ pub(super) async fn present_runners(app: &App) -> Result<Runners, Problem> {
         (status = 404, body = ProblemDocument, content_type = "application/problem+json"),
     )
 )]
-async fn drain(State(app): State<Arc<App>>, Path(id): Path<String>) -> Result<Response, Problem> {
+async fn drain(
+    State(app): State<Arc<App>>,
+    caller: Caller,
+    Path(id): Path<String>,
+) -> Result<Response, Problem> {
     let runner = id.parse().unwrap_or_else(|_| RunnerId::of_name(&id));
     match app.dispatcher.drain(runner).await? {
-        Answer::Draining => Ok((StatusCode::ACCEPTED, runners(State(app)).await?).into_response()),
+        Answer::Draining => {
+            caller.did(Action::Drain, id);
+            Ok((StatusCode::ACCEPTED, runners(State(app)).await?).into_response())
+        }
         _ => Err(Problem::missing(format!(
             "there is no runner {id:?}: see /api/v1/runners for those there are"
         ))),

@@ -12,7 +12,12 @@ use tracing::error;
 use utoipa::ToSchema;
 
 use super::web;
-use crate::{dispatcher::Unavailable, logs::LogError, store::StoreError};
+use crate::{
+    access::{AccessError, Busy, Refused},
+    dispatcher::Unavailable,
+    logs::LogError,
+    store::StoreError,
+};
 
 /// How long a caller is asked to wait before it tries again, in seconds.
 const RETRY_AFTER_SECONDS: u64 = 5;
@@ -138,6 +143,33 @@ impl From<StoreError> for Problem {
     fn from(cause: StoreError) -> Self {
         error!("a query failed: {cause}");
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "store_unavailable", cause.to_string())
+    }
+}
+
+impl From<AccessError> for Problem {
+    fn from(cause: AccessError) -> Self {
+        let refused = match cause {
+            AccessError::Refused(refused) => refused,
+            AccessError::Store(cause) => return cause.into(),
+            AccessError::Busy(busy) => return busy.into(),
+        };
+        let (status, code) = match &refused {
+            Refused::Missing { .. } => (StatusCode::NOT_FOUND, "not_found"),
+            Refused::NameTaken { .. } => (StatusCode::CONFLICT, "name_taken"),
+            Refused::LastAdmin(_) => (StatusCode::CONFLICT, "last_admin"),
+            Refused::RoleTooHigh { .. } => (StatusCode::FORBIDDEN, "role_too_high"),
+            Refused::TokenByToken => (StatusCode::FORBIDDEN, "token_by_token"),
+            Refused::InFile(_) => (StatusCode::CONFLICT, "kept_in_file"),
+            Refused::TooMany { .. } => (StatusCode::CONFLICT, "too_many"),
+            Refused::RegistrationInvalid => (StatusCode::UNAUTHORIZED, "registration_invalid"),
+        };
+        Self::new(status, code, refused.to_string())
+    }
+}
+
+impl From<Busy> for Problem {
+    fn from(busy: Busy) -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "busy", busy.to_string())
     }
 }
 

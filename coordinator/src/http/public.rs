@@ -13,6 +13,7 @@ use serde::Deserialize;
 
 use super::{
     App,
+    access::Address,
     problem::Problem,
     session::{self, with_cookie},
     web,
@@ -24,7 +25,6 @@ pub(super) fn routes() -> Router<Arc<App>> {
         .route("/readyz", get(readyz))
         // A look at the head of the page alone, as programs that preview links take, must not use the link up.
         .route("/sign-in", get(sign_in).head(async || StatusCode::METHOD_NOT_ALLOWED))
-        .merge(session::public())
         .merge(web::routes())
 }
 
@@ -52,17 +52,22 @@ struct SignIn {
 async fn sign_in(
     State(app): State<Arc<App>>,
     Query(SignIn { code }): Query<SignIn>,
+    Address(from): Address,
     headers: HeaderMap,
 ) -> Response {
     let Some(code) = code else { return web::page(headers).await };
-    let Some(session) = app.guard.sign_in(&code) else {
+    let session = match session::by_link(&app, &code, from.to_string()).await {
+        Ok(session) => session,
+        Err(problem) => return problem.into_response(),
+    };
+    let Some(session) = session else {
         if web::wants_page(&headers) {
             return web::page_with(StatusCode::UNAUTHORIZED, &headers);
         }
         let detail = "this link was used before or is an old one: restart the coordinator to get a new one";
         return Problem::new(StatusCode::UNAUTHORIZED, "sign_in_code_invalid", detail).into_response();
     };
-    let mut response = with_cookie(Redirect::to("/").into_response(), &session);
+    let mut response = with_cookie(&app, Redirect::to("/").into_response(), &session);
     response.headers_mut().insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
     response
 }

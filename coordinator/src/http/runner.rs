@@ -10,7 +10,7 @@ use std::{
 };
 
 use axum::{
-    Router,
+    Extension, Router,
     extract::{
         State, WebSocketUpgrade,
         ws::{Message, WebSocket},
@@ -30,8 +30,17 @@ use futures_util::{
 use tokio::{sync::mpsc, time::Instant};
 use tracing::{info, warn};
 
-use super::App;
+use super::{
+    App,
+    access::{RunnerCaller, ended},
+    enrolment::wrong_with_runner_name,
+};
 use crate::{
+    access::{
+        Access, CredentialEnd, CredentialStanding,
+        audit::{Action, Actor, ActorKind, Entry},
+    },
+    clock::now_ms,
     dispatcher::{Said, Unavailable},
     logs::LogError,
 };
@@ -48,14 +57,16 @@ const ACK_BYTES: u64 = 256 * 1024;
 const HEARD_EVERY: Duration = Duration::from_millis(100);
 /// The most builds a runner may run at once.
 const CAPACITY_MAX: u32 = 1024;
-/// The longest name of a runner, in characters.
-const NAME_MAX: usize = 128;
 
 pub(super) fn routes() -> Router<Arc<App>> {
     Router::new().route("/api/v1/runner/channel", get(channel))
 }
 
-async fn channel(State(app): State<Arc<App>>, upgrade: WebSocketUpgrade) -> Response {
+async fn channel(
+    State(app): State<Arc<App>>,
+    Extension(caller): Extension<RunnerCaller>,
+    upgrade: WebSocketUpgrade,
+) -> Response {
     upgrade
         .max_message_size(FRAME_BYTES_MAX)
         .max_frame_size(FRAME_BYTES_MAX)
@@ -65,7 +76,7 @@ async fn channel(State(app): State<Arc<App>>, upgrade: WebSocketUpgrade) -> Resp
             followers.track_future(async move {
                 tokio::select! {
                     biased;
-                    () = serve(app, socket) => {}
+                    () = serve(app, caller, socket) => {}
                     () = stopping.cancelled() => {}
                 }
             })
@@ -88,17 +99,23 @@ impl From<Unavailable> for End {
     }
 }
 
-async fn serve(app: Arc<App>, mut socket: WebSocket) {
-    let registration = match tokio::time::timeout(REGISTER_TIMEOUT, registration(&mut socket)).await {
+async fn serve(app: Arc<App>, caller: RunnerCaller, mut socket: WebSocket) {
+    let registered = registration(&mut socket, &caller.name);
+    let registration = match tokio::time::timeout(REGISTER_TIMEOUT, registered).await {
         Ok(Ok(registration)) => registration,
         Ok(Err(Some((reason, message)))) => {
-            warn!("a runner is refused: {message}");
+            warn!("runner {} is refused: {message}", caller.name);
+            let actor = Actor::new(ActorKind::Runner, &caller.name);
+            let from = Some(caller.from.to_string());
+            let entry = Entry::new(now_ms(), actor, from, Action::RunnerRefused, &caller.name);
+            app.access.note(entry.with(&message));
             let _ = socket.send(text(&CoordinatorMessage::Refused { reason, message })).await;
             return;
         }
         Ok(Err(None)) | Err(_) => return,
     };
     let (line, said) = mpsc::channel(LINE_MAX);
+    let revoked = end_when_revoked(Arc::clone(&app.access), caller, line.clone());
     let Ok(session) = app.dispatcher.connect(line.clone()).await else { return };
     let name = registration.name.clone();
     let (sink, stream) = socket.split();
@@ -116,6 +133,7 @@ async fn serve(app: Arc<App>, mut socket: WebSocket) {
         biased;
         ended = connection.listen(registration, stream) => ended,
         () = speak(sink, said, leases) => End::Gone,
+        () = revoked => End::Gone,
     };
     match ended {
         End::Gone => info!("runner {name} disconnected"),
@@ -125,6 +143,22 @@ async fn serve(app: Arc<App>, mut socket: WebSocket) {
         End::Log(error) => warn!("runner {name} is cut off, since its log can't be written: {error}"),
     }
     let _ = connection.app.dispatcher.runner(session, RunnerEvent::Disconnected).await;
+}
+
+/// Tells a runner when its credential is taken from it, and ends when it has had the time to read that.
+async fn end_when_revoked(access: Arc<Access>, caller: RunnerCaller, line: mpsc::Sender<Said>) {
+    let mut roll = access.follow();
+    let revoked = roll.wait_for(|roll| roll.credential(caller.credential) != CredentialStanding::Opens(caller.name.clone()));
+    let end = match revoked.await.map(|roll| roll.credential(caller.credential)) {
+        Ok(CredentialStanding::Ended(end)) => end,
+        _ => CredentialEnd::Revoked,
+    };
+    warn!("runner {} is cut off, since its credential has ended", caller.name);
+    let message = ended(end).to_owned();
+    let refused = CoordinatorMessage::Refused { reason: Refusal::CredentialRevoked, message };
+    let _ = line.try_send(Said::Message(refused));
+    let _ = line.try_send(Said::Close);
+    tokio::time::sleep(SEND_TIMEOUT).await;
 }
 
 /// The attempts whose logs a connection may write. Shared by the two directions: what is said to the runner decides.
@@ -209,7 +243,7 @@ impl Connection {
         let message = serde_json::from_str(text).map_err(|error| End::Nonsense(error.to_string()))?;
         match message {
             RunnerMessage::Register(_) => Err(End::Nonsense("it registers twice".into())),
-            RunnerMessage::KeepAlive { held } if held.len() > HELD_MAX => {
+            RunnerMessage::KeepAlive { held } | RunnerMessage::Draining { held } if held.len() > HELD_MAX => {
                 Err(End::Nonsense(format!("it lists more than {HELD_MAX} attempts")))
             }
             RunnerMessage::KeepAlive { held } => self.pass(RunnerEvent::KeepAlive { held }).await,
@@ -225,7 +259,7 @@ impl Connection {
                 None => self.pass(RunnerEvent::Condition(condition)).await,
                 Some(wrong) => Err(End::Nonsense(wrong)),
             },
-            RunnerMessage::Draining => self.pass(RunnerEvent::Draining).await,
+            RunnerMessage::Draining { held } => self.pass(RunnerEvent::Draining { held }).await,
             RunnerMessage::Released { attempt } => self.pass(RunnerEvent::Released { attempt }).await,
         }
     }
@@ -298,7 +332,10 @@ impl Connection {
 }
 
 /// The first message on a connection. `Err` holds why the runner is refused, if there is somebody to tell.
-async fn registration(socket: &mut WebSocket) -> Result<Registration, Option<(Refusal, String)>> {
+async fn registration(
+    socket: &mut WebSocket,
+    name: &str,
+) -> Result<Registration, Option<(Refusal, String)>> {
     let first = loop {
         match socket.recv().await {
             Some(Ok(Message::Text(text))) => break text,
@@ -318,6 +355,14 @@ async fn registration(socket: &mut WebSocket) -> Result<Registration, Option<(Re
         return refuse(Refusal::IncompatibleVersion, message);
     }
     match serde_json::from_str(&first) {
+        Ok(RunnerMessage::Register(registration)) if registration.name != name => {
+            let message = format!(
+                "this credential is for a runner {name:?}, and {:?} is another: remove the file `credential` in its \
+                 work_dir, and it registers anew",
+                registration.name
+            );
+            refuse(Refusal::ForeignName, message)
+        }
         Ok(RunnerMessage::Register(registration)) => match wrong_with(&registration) {
             None => Ok(registration),
             Some(wrong) => refuse(Refusal::InvalidRegistration, wrong),
@@ -333,9 +378,8 @@ fn spoken_version(text: &str) -> Option<u32> {
 }
 
 fn wrong_with(registration: &Registration) -> Option<String> {
-    let name = registration.name.chars().count();
-    if !(1..=NAME_MAX).contains(&name) || registration.name.chars().any(char::is_control) {
-        return Some(format!("`name`: expected 1 to {NAME_MAX} visible characters"));
+    if let Some(wrong) = wrong_with_runner_name(&registration.name) {
+        return Some(format!("`name`: {wrong}"));
     }
     if !(1..=CAPACITY_MAX).contains(&registration.capacity) {
         return Some(format!("`capacity`: found {}, expected 1 to {CAPACITY_MAX}", registration.capacity));

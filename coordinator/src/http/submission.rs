@@ -110,7 +110,7 @@ pub(super) fn read(
     Ok(Submission { id, spec: Arc::new(spec), key: key(headers, body)? })
 }
 
-fn read_json<'de, T: Deserialize<'de>>(body: &'de [u8]) -> Result<T, Problem> {
+pub(super) fn read_json<'de, T: Deserialize<'de>>(body: &'de [u8]) -> Result<T, Problem> {
     let mut json = serde_json::Deserializer::from_slice(body);
     let read = serde_path_to_error::deserialize(&mut json).map_err(|error| unreadable(&error))?;
     json.end().map_err(|error| Problem::malformed(format!("the body is not one JSON object: {error}")))?;

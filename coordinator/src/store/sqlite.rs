@@ -15,9 +15,8 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
 
 use super::{BuildFilter, BuildKey, BuildRecord, Millis, Store, StoreError};
 
-/// What makes each version of the schema from the one before. The file's `user_version` says how many it has seen.
+/// What makes each version of the schema from the one before. A file's `user_version` says how many it has seen.
 const MIGRATIONS: [&str; 1] = [include_str!("sqlite/schema-1.sql")];
-const SCHEMA_VERSION: i64 = MIGRATIONS.len() as i64;
 /// How long a statement waits for another process, such as a backup, to let go of the file.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 /// How many connections for reading are kept open.
@@ -50,11 +49,7 @@ impl SqliteStore {
     /// # Errors
     /// As for [`Self::open`].
     pub fn open_patient(path: &Path, busy_timeout: Duration) -> Result<Self, StoreError> {
-        let mut writer = Connection::open(path)?;
-        configure(&writer, busy_timeout)?;
-        writer.pragma_update(None, "journal_mode", "WAL")?;
-        writer.pragma_update(None, "synchronous", "FULL")?;
-        migrate(&mut writer)?;
+        let writer = open(path, busy_timeout, &MIGRATIONS)?;
         let (path, writer) = (path.to_owned(), Mutex::new(writer));
         let file = File { path, busy_timeout, writer, readers: Mutex::default() };
         Ok(Self { file: Arc::new(file) })
@@ -116,7 +111,7 @@ impl Store for SqliteStore {
 
     /// Writes something that changes nothing: a full disk shows only then.
     async fn probe(&self) -> Result<(), StoreError> {
-        self.write(|transaction| transaction.pragma_update(None, "user_version", SCHEMA_VERSION)).await
+        self.write(|transaction| transaction.pragma_update(None, "user_version", MIGRATIONS.len() as i64)).await
     }
 }
 
@@ -140,6 +135,16 @@ impl File {
     }
 }
 
+/// Opens a file for writing, makes it where there is none, and brings its schema up to date.
+pub(crate) fn open(path: &Path, busy_timeout: Duration, migrations: &[&str]) -> Result<Connection, StoreError> {
+    let mut writer = Connection::open(path)?;
+    configure(&writer, busy_timeout)?;
+    writer.pragma_update(None, "journal_mode", "WAL")?;
+    writer.pragma_update(None, "synchronous", "FULL")?;
+    migrate(&mut writer, migrations)?;
+    Ok(writer)
+}
+
 fn configure(connection: &Connection, busy_timeout: Duration) -> rusqlite::Result<()> {
     connection.busy_timeout(busy_timeout)?;
     connection.pragma_update(None, "foreign_keys", true)?;
@@ -147,15 +152,15 @@ fn configure(connection: &Connection, busy_timeout: Duration) -> rusqlite::Resul
     Ok(())
 }
 
-fn migrate(writer: &mut Connection) -> Result<(), StoreError> {
+fn migrate(writer: &mut Connection, migrations: &[&str]) -> Result<(), StoreError> {
     let found: i64 = writer.pragma_query_value(None, "user_version", |row| row.get(0))?;
-    if found > SCHEMA_VERSION {
-        let message = format!(
-            "its schema has version {found} and this release knows {SCHEMA_VERSION}: install a newer one"
-        );
+    let known = migrations.len() as i64;
+    if found > known {
+        let message =
+            format!("its schema has version {found} and this release knows {known}: install a newer one");
         return Err(StoreError::Broken(message));
     }
-    for (version, migration) in (1..).zip(MIGRATIONS).filter(|(version, _)| *version > found) {
+    for (version, migration) in (1i64..).zip(migrations).filter(|(version, _)| *version > found) {
         let transaction = writer.transaction_with_behavior(TransactionBehavior::Immediate)?;
         transaction.execute_batch(migration)?;
         transaction.pragma_update(None, "user_version", version)?;

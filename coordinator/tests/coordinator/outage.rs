@@ -88,7 +88,7 @@ async fn runners_that_register_during_an_outage_are_served_after_it() {
     // Their registrations would hand out builds, which can't be stored: they are not answered.
     let mut early = Vec::new();
     for name in ["r1", "r2"] {
-        let mut runner = Runner::connect(&house).await;
+        let mut runner = Runner::connect(&house, name).await;
         runner.say(caisson_protocol::RunnerMessage::Register(registration(name))).await;
         early.push(runner);
     }

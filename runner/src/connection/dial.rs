@@ -3,11 +3,12 @@
 use std::{sync::Arc, time::Duration};
 
 use caisson_protocol::{
-    CoordinatorMessage, FRAME_BYTES_MAX, HeldAttempt, KeepAliveTerms, PROTOCOL_VERSION, Registration,
+    CoordinatorMessage, FRAME_BYTES_MAX, HeldAttempt, KeepAliveTerms, PROTOCOL_VERSION, Refusal, Registration,
     RunnerMessage,
 };
 use futures_util::{SinkExt, StreamExt};
 use http::{HeaderValue, StatusCode, header::AUTHORIZATION};
+use serde::Deserialize;
 use tokio::{net::TcpStream, time::timeout};
 use tokio_tungstenite::{
     MaybeTlsStream, WebSocketStream, connect_async_with_config,
@@ -35,7 +36,7 @@ pub(super) async fn register(
         let held: Vec<HeldAttempt> = builds.held().iter().map(|attempt| attempt.held()).collect();
         let registration = RunnerMessage::Register(registration(builds, identity, held.clone()));
         socket.send(text(&registration)).await.map_err(|error| lost(error.to_string()))?;
-        let terms = answer(&mut socket, builds, &held).await?;
+        let terms = answer(&mut socket, builds, identity, &held).await?;
         Ok((socket, terms))
     };
     match timeout(REGISTER_DEADLINE, exchange).await {
@@ -56,7 +57,8 @@ async fn dial(builds: &Builds, identity: &Identity) -> Result<Socket, Failure> {
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
 
     let mut request = url.channel().into_client_request().map_err(|error| lost(error.to_string()))?;
-    let mut token = HeaderValue::try_from(format!("Bearer {}", identity.token.expose()))
+    let credential = identity.credentials.get(&builds.host().config).await?;
+    let mut token = HeaderValue::try_from(format!("Bearer {}", credential.expose()))
         .map_err(|error| lost(error.to_string()))?;
     token.set_sensitive(true);
     request.headers_mut().insert(AUTHORIZATION, token);
@@ -68,12 +70,29 @@ async fn dial(builds: &Builds, identity: &Identity) -> Result<Socket, Failure> {
     match connect_async_with_config(request, Some(config), true).await {
         Ok((socket, _)) => Ok(socket),
         Err(tungstenite::Error::Http(response)) => Err(match response.status() {
-            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
-                ConnectionError::Denied { url: url.to_string() }.into()
-            }
+            StatusCode::UNAUTHORIZED => denied(url.to_string(), response.body().as_deref(), identity),
             status => lost(format!("the answer was {status}")),
         }),
         Err(error) => Err(lost(error.to_string())),
+    }
+}
+
+/// The channel did not open. What was taken from this runner stays so; what the coordinator does not know, as one
+/// without its data, can be had again.
+fn denied(url: String, body: Option<&[u8]>, identity: &Identity) -> Failure {
+    #[derive(Deserialize)]
+    struct Told {
+        code: String,
+        detail: String,
+    }
+    match serde_json::from_slice(body.unwrap_or_default()) {
+        Ok(Told { code, detail: cause }) if code == "credential_revoked" => {
+            ConnectionError::NotLetIn { url, cause }.into()
+        }
+        _ => {
+            identity.credentials.discard();
+            lost("the coordinator does not know this runner's credential".into())
+        }
     }
 }
 
@@ -96,6 +115,7 @@ fn registration(builds: &Builds, identity: &Identity, held: Vec<HeldAttempt>) ->
 async fn answer(
     socket: &mut Socket,
     builds: &Arc<Builds>,
+    identity: &Identity,
     listed: &[HeldAttempt],
 ) -> Result<KeepAliveTerms, Failure> {
     loop {
@@ -111,6 +131,10 @@ async fn answer(
                 Ok(keep_alive)
             }
             Ok(CoordinatorMessage::Refused { reason, message }) => {
+                if reason == Refusal::ForeignName {
+                    identity.credentials.discard();
+                    return Err(lost(message));
+                }
                 Err(ConnectionError::Refused { reason, message }.into())
             }
             Ok(_) => Err(lost("the answer to register was something else".into())),
@@ -119,6 +143,6 @@ async fn answer(
     }
 }
 
-fn lost(cause: String) -> Failure {
+pub(super) fn lost(cause: String) -> Failure {
     Failure::Lost { cause, registered: false }
 }

@@ -180,6 +180,7 @@ async fn a_runner_that_is_not_wanted_goes_at_once() {
     let mut denied = Runner::start(&home.path().join("denied"), &coordinator, &[]);
     denied.kill();
     std::fs::write(home.path().join("denied/token"), "stale-token").unwrap();
+    let _ = std::fs::remove_file(home.path().join("denied/work/credential"));
     denied.restart();
     assert_eq!(denied.exit_code().await, Some(1));
     assert!(denied.log().lines().last().unwrap().contains("does not take this runner's token"));

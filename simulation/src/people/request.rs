@@ -46,7 +46,7 @@ impl Request {
 
     pub(super) async fn send(&self, link: &Arc<Link>, life: &Arc<Life>) -> Result<Answer, Lost> {
         let mut end = link.connect(life).await.map_err(|_| Lost::NotConnected)?;
-        let token = crate::ADMIN_TOKEN.get().map_or("", String::as_str);
+        let token = crate::ADMIN_TOKEN;
         let length = self.body.len();
         let request = format!(
             "{}Authorization: Bearer {token}\r\nContent-Length: {length}\r\n\r\n{}",

@@ -133,8 +133,9 @@ impl Runner {
         let end = self.link.connect(&self.builds.life).await.map_err(|error| lost(&error))?;
         let mut request =
             "ws://coordinator/api/v1/runner/channel".into_client_request().map_err(|error| lost(&error))?;
-        let bearer = crate::RUNNER_BEARER.get().ok_or(Ended::Refused)?;
-        request.headers_mut().insert(http::header::AUTHORIZATION, bearer.clone());
+        let bearer = format!("Bearer {}", crate::credential(&self.plan.name));
+        let bearer = bearer.parse().map_err(|_| Ended::Refused)?;
+        request.headers_mut().insert(http::header::AUTHORIZATION, bearer);
         let config = WebSocketConfig::default()
             .read_buffer_size(8 * 1024)
             .max_message_size(Some(FRAME_BYTES_MAX))

@@ -24,7 +24,7 @@ async fn a_silent_runners_build_goes_to_another_and_its_late_end_changes_nothing
     frozen.say(RunnerMessage::Finished { attempt: old, report: report(Outcome::Succeeded, 14) }).await;
     frozen.is_cut_off().await;
     // And again on a new one.
-    let mut awake = Runner::connect(&house).await;
+    let mut awake = Runner::connect(&house, "r1").await;
     let held = vec![caisson_protocol::HeldAttempt { attempt: old, phase: HeldPhase::Finished }];
     awake.say(RunnerMessage::Register(caisson_protocol::Registration { held, ..said })).await;
     let CoordinatorMessage::Registered { drop, .. } = awake.hear().await else { panic!() };

@@ -10,7 +10,7 @@ use crate::support::{House, Runner, attempt, eventually, in_time, registration};
 #[tokio::test]
 async fn a_connection_that_does_not_say_who_it_is_is_closed() {
     let house = House::start().await;
-    let mut runner = Runner::connect(&house).await;
+    let mut runner = Runner::connect(&house, "r1").await;
     runner.is_cut_off().await;
 }
 

@@ -14,7 +14,7 @@ use crate::support::{House, Runner, commit, engine_failed, eventually, registrat
 async fn refused(house: &House, change: Value) -> (Refusal, String) {
     let mut message = serde_json::to_value(RunnerMessage::Register(registration("r1"))).unwrap();
     message.as_object_mut().unwrap().extend(change.as_object().unwrap().clone());
-    let mut runner = Runner::connect(house).await;
+    let mut runner = Runner::connect(house, "r1").await;
     runner.send_text(&message).await;
     let CoordinatorMessage::Refused { reason, message } = runner.hear().await else { panic!("{change}") };
     runner.is_cut_off().await;
@@ -73,16 +73,16 @@ async fn a_registration_that_is_not_valid_is_refused_with_what_is_wrong() {
 #[tokio::test]
 async fn nothing_is_said_before_the_registration() {
     let house = House::start().await;
-    let mut runner = Runner::connect(&house).await;
+    let mut runner = Runner::connect(&house, "r1").await;
     runner.keeps_alive(&[]).await;
     let answer = runner.hear().await;
     assert!(matches!(answer, CoordinatorMessage::Refused { reason: Refusal::InvalidRegistration, .. }));
     runner.is_cut_off().await;
 
-    let mut runner = Runner::connect(&house).await;
+    let mut runner = Runner::connect(&house, "r1").await;
     runner.send(Message::text("garbage")).await;
     assert!(matches!(runner.hear().await, CoordinatorMessage::Refused { .. }));
-    let mut runner = Runner::connect(&house).await;
+    let mut runner = Runner::connect(&house, "r1").await;
     runner.send(Message::binary(vec![0xff; 100])).await;
     runner.is_cut_off().await;
 }
@@ -256,7 +256,7 @@ async fn a_runner_drains_when_a_person_says_so() {
     assert_eq!((answer.status, &answer.json()["runners"][0]["status"]), (202, &json!("draining")));
     assert_eq!(runner.hear().await, CoordinatorMessage::Drain);
     let b = house.submitted("b").await;
-    runner.say(RunnerMessage::Draining).await;
+    runner.drains(&[(attempt, HeldPhase::Running)]).await;
     runner.finishes(attempt, Outcome::Succeeded, 0).await;
     assert_eq!(house.build(&a).await["status"], "succeeded");
     drop(runner);
@@ -299,7 +299,7 @@ async fn a_build_that_is_given_back_goes_to_the_next_at_no_cost() {
     let mut first = Runner::named(&house, "r1").await;
     let id = house.submitted("a").await;
     let attempt = first.runs().await;
-    first.say(RunnerMessage::Draining).await;
+    first.drains(&[(attempt, HeldPhase::Running)]).await;
     first.say(RunnerMessage::Released { attempt }).await;
     house.until(&id, "queued").await;
     let mut second = Runner::named(&house, "r2").await;

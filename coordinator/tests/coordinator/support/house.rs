@@ -1,6 +1,7 @@
 //! A coordinator in a folder of its own, started as `main` starts it, and what a person asks of it.
 
 use std::{
+    collections::BTreeMap,
     fs,
     net::SocketAddr,
     path::{Path, PathBuf},
@@ -25,6 +26,7 @@ pub(crate) struct House {
     stopping: CancellationToken,
     ended: Option<JoinHandle<anyhow::Result<()>>>,
     client: reqwest::Client,
+    credentials: tokio::sync::Mutex<BTreeMap<String, String>>,
     _folder: Option<TempDir>,
 }
 
@@ -60,6 +62,7 @@ impl House {
             stopping: CancellationToken::new(),
             ended: None,
             client: client.build().unwrap(),
+            credentials: tokio::sync::Mutex::default(),
             _folder: None,
         };
         house.start_again().await;
@@ -94,6 +97,25 @@ impl House {
     /// A request by a person.
     pub(crate) fn person(&self, method: Method, path: &str) -> RequestBuilder {
         self.stranger(method, path).bearer_auth(&self.admin_token)
+    }
+
+    /// The credential of the runner of this name, which it is given the first time.
+    pub(crate) async fn credential(&self, name: &str) -> String {
+        let mut credentials = self.credentials.lock().await;
+        if let Some(known) = credentials.get(name) {
+            return known.clone();
+        }
+        let answer = self.register(&self.runner_token, name).await;
+        assert_eq!(answer.status, 201, "{}", answer.text());
+        let credential = answer.json()["credential"].as_str().unwrap().to_owned();
+        credentials.insert(name.to_owned(), credential.clone());
+        credential
+    }
+
+    /// Exchanges a registration token for the credential of a runner.
+    pub(crate) async fn register(&self, token: &str, name: &str) -> Answer {
+        let request = self.stranger(Method::POST, "/api/v1/runner/credential").bearer_auth(token);
+        Answer::to(request.json(&json!({ "name": name }))).await
     }
 
     pub(crate) async fn get(&self, path: &str) -> Answer {

@@ -45,15 +45,16 @@ impl Runner {
         in_time("a WebSocket", tokio_tungstenite::connect_async(request)).await.map(|(socket, _)| socket)
     }
 
-    /// Connects, and says nothing.
-    pub(crate) async fn connect(house: &House) -> Self {
-        let socket = Self::dial(house, "/api/v1/runner/channel", &house.runner_token).await.unwrap();
+    /// Connects with the credential of the runner of this name, and says nothing.
+    pub(crate) async fn connect(house: &House, name: &str) -> Self {
+        let credential = house.credential(name).await;
+        let socket = Self::dial(house, "/api/v1/runner/channel", &credential).await.unwrap();
         Self { socket }
     }
 
     /// Connects, registers, and gives what it is answered.
     pub(crate) async fn register(house: &House, registration: Registration) -> (Self, CoordinatorMessage) {
-        let mut runner = Self::connect(house).await;
+        let mut runner = Self::connect(house, &registration.name).await;
         runner.say(RunnerMessage::Register(registration)).await;
         let answer = runner.hear().await;
         (runner, answer)
@@ -170,5 +171,11 @@ impl Runner {
         let held =
             held.iter().map(|(attempt, phase)| HeldAttempt { attempt: *attempt, phase: *phase }).collect();
         self.say(RunnerMessage::KeepAlive { held }).await;
+    }
+
+    pub(crate) async fn drains(&mut self, held: &[(AttemptId, HeldPhase)]) {
+        let held =
+            held.iter().map(|(attempt, phase)| HeldAttempt { attempt: *attempt, phase: *phase }).collect();
+        self.say(RunnerMessage::Draining { held }).await;
     }
 }

@@ -7,24 +7,27 @@ use std::{
 };
 
 use axum::{
-    Router,
+    Json, Router,
     extract::{
         State, WebSocketUpgrade,
         ws::{Message, WebSocket},
     },
     http::{HeaderMap, StatusCode},
     response::{IntoResponse, Response},
-    routing::get,
+    routing::{get, post},
 };
 use caisson_protocol::{
     AttemptId, AttemptReport, BuildId, BuildSpec, Condition, CoordinatorMessage, HeldAttempt, KeepAliveTerms,
     LogChunk, LogFrame, Refusal, Registration, RunnerId, RunnerMessage, Stream,
 };
+use serde_json::{Value, json};
 use tokio::sync::{mpsc, watch};
 
 use super::PATIENCE;
 
 pub(crate) const TOKEN: &str = "test-token";
+/// What a runner is given for it, for the channel.
+pub(crate) const CREDENTIAL: &str = "test-credential";
 
 /// What a coordinator has heard, and how it behaves.
 #[derive(Default)]
@@ -87,8 +90,10 @@ impl Coordinator {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let coordinator = Self { address, seen: Arc::default(), news: Arc::new(watch::Sender::new(())) };
-        let routes =
-            Router::new().route("/api/v1/runner/channel", get(channel)).with_state(coordinator.clone());
+        let routes = Router::new()
+            .route("/api/v1/runner/channel", get(channel))
+            .route("/api/v1/runner/credential", post(register))
+            .with_state(coordinator.clone());
         tokio::spawn(async move { axum::serve(listener, routes).await.unwrap() });
         coordinator
     }
@@ -308,6 +313,19 @@ impl Coordinator {
     }
 }
 
+async fn register(
+    State(coordinator): State<Coordinator>,
+    headers: HeaderMap,
+) -> Result<(StatusCode, Json<Value>), StatusCode> {
+    if coordinator.look(|seen| seen.away) {
+        return Err(StatusCode::SERVICE_UNAVAILABLE);
+    }
+    if headers.get("authorization").is_none_or(|token| token != format!("Bearer {TOKEN}").as_str()) {
+        return Err(StatusCode::UNAUTHORIZED);
+    }
+    Ok((StatusCode::CREATED, Json(json!({ "credential": CREDENTIAL }))))
+}
+
 async fn channel(
     State(coordinator): State<Coordinator>,
     headers: HeaderMap,
@@ -316,7 +334,7 @@ async fn channel(
     if coordinator.look(|seen| seen.away) {
         return StatusCode::SERVICE_UNAVAILABLE.into_response();
     }
-    if headers.get("authorization").is_none_or(|token| token != format!("Bearer {TOKEN}").as_str()) {
+    if headers.get("authorization").is_none_or(|token| token != format!("Bearer {CREDENTIAL}").as_str()) {
         return StatusCode::UNAUTHORIZED.into_response();
     }
     upgrade.on_upgrade(|socket| coordinator.serve(socket))

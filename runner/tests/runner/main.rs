@@ -9,9 +9,6 @@
 mod checkout;
 mod connection;
 mod images;
-mod isolation;
-mod output;
-mod restart;
 mod soak;
 mod world;
 

@@ -20,9 +20,9 @@ export interface Piece {
   style: Style;
 }
 
-// Sequences: CSI with its numbers and a letter; strings (OSC, DCS, SOS, PM, APC) up to BEL or ST; ESC with what stands
+// Sequences: CSI with its numbers, whatever else, and a letter; strings (OSC, DCS, SOS, PM, APC) up to BEL or ST; ESC with what stands
 // between and one character. What is not finished ends with the line.
-const ESCAPE = /\x1b(?:\[([0-?]*)[ -/]*([@-~])?|[\]PX^_][^\x07\x1b]*(?:\x07|\x1b\\)?|[ -/]*[0-~]?)/g;
+const ESCAPE = /\x1b(?:\[([0-?]*)([ -?]*)([@-~])?|[\]PX^_][^\x07\x1b]*(?:\x07|\x1b\\)?|[ -/]*[0-~]?)/g;
 const INVISIBLE = /[\x00-\x08\x0a-\x1a\x1c-\x1f\x7f-\x9f]/g;
 
 /** The pieces of a line, and the style that the next line would begin with. */
@@ -35,7 +35,7 @@ export function parse(line: string, from: Style = {}): { pieces: Piece[]; style:
   for (const found of shown.matchAll(ESCAPE)) {
     pieces.push(...piece(shown.slice(at, found.index), style));
     at = found.index + found[0].length;
-    if (found[2] === 'm') style = restyled(style, found[1] ?? '');
+    if (found[3] === 'm' && !found[2]) style = restyled(style, found[1] ?? '');
   }
   pieces.push(...piece(shown.slice(at), style));
   return { pieces, style };

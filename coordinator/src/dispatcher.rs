@@ -91,6 +91,8 @@ struct Batch {
     looks: Vec<Look>,
     /// Connections whose registration is part of the batch.
     registering: Vec<SessionId>,
+    /// What runners said in it that they will not repeat.
+    said_once: Vec<(SessionId, RunnerEvent)>,
     runners_changed: bool,
 }
 
@@ -194,6 +196,9 @@ impl Dispatcher {
                     if matches!(event, RunnerEvent::Register { .. }) {
                         batch.registering.push(session);
                     }
+                    if is_said_once(&event) {
+                        batch.said_once.push((session, event.clone()));
+                    }
                     batch.runners_changed |=
                         !matches!(event, RunnerEvent::Heard | RunnerEvent::KeepAlive { .. });
                     self.apply(Event::Runner { session, event }, &mut batch);
@@ -289,11 +294,13 @@ impl Dispatcher {
     async fn outage(&mut self, failed: Batch, cause: &str) -> Result<(), StoreError> {
         warn!("the store is unavailable: {cause}; nothing is taken in until it works again");
         self.healthy.send_replace(false);
+        self.put_off.extend(failed.said_once);
         failed.registering.into_iter().for_each(|session| self.turn_away(session));
+        let refused: Vec<RequestId> = failed.replies.keys().copied().collect();
         refuse(failed.replies, cause);
         // What the batch had decided is not to be seen. Where the store can't be read either, it is until it can.
         if let Ok(restored) = self.store.restore().await {
-            self.scheduler.recover(self.now(), restored);
+            self.scheduler.recover(self.now(), restored, &refused);
         }
         self.show(failed.looks);
         let restored = loop {
@@ -304,7 +311,7 @@ impl Dispatcher {
                 Err(broken) => return Err(broken),
             }
         };
-        self.scheduler.recover(self.now(), restored);
+        self.scheduler.recover(self.now(), restored, &refused);
         for (session, _) in self.put_off.iter().filter(|(_, event)| *event == RunnerEvent::Disconnected) {
             self.sessions.close(*session);
         }
@@ -335,10 +342,7 @@ impl Dispatcher {
             Input::Runner(session, RunnerEvent::Register { .. } | RunnerEvent::Disconnected) => {
                 self.turn_away(session);
             }
-            // Said once only.
-            Input::Runner(session, event @ (RunnerEvent::Draining | RunnerEvent::Condition(_))) => {
-                self.put_off.push((session, event));
-            }
+            Input::Runner(session, event) if is_said_once(&event) => self.put_off.push((session, event)),
             // A runner repeats what matters, and all of them get a full timeout afterwards.
             Input::Runner(..) => {}
         }
@@ -354,6 +358,11 @@ impl Dispatcher {
             look(&self.scheduler);
         }
     }
+}
+
+/// Whether a runner does not repeat it, as it does all else that matters.
+fn is_said_once(event: &RunnerEvent) -> bool {
+    matches!(event, RunnerEvent::Draining { .. } | RunnerEvent::Condition(_) | RunnerEvent::Released { .. })
 }
 
 /// Asks a store that failed whether it works again, and if so what it holds.

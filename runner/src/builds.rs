@@ -115,12 +115,12 @@ impl Builds {
     /// Takes an attempt on and runs it. One that is held already goes on as it is.
     pub fn assign(self: &Arc<Self>, assignment: Assignment) {
         let id = assignment.attempt;
-        if self.is_draining() {
-            self.outbox.say(RunnerMessage::Released { attempt: id });
-            return;
-        }
         let mut held = self.lock();
         if held.contains_key(&id) {
+            return;
+        }
+        if self.is_draining() {
+            self.outbox.say(RunnerMessage::Released { attempt: id });
             return;
         }
         let folder = self.spool.folder(id);
@@ -175,9 +175,13 @@ impl Builds {
 
     /// Takes nothing more on.
     pub fn drain(&self) {
-        if !self.draining.swap(true, Ordering::Relaxed) {
+        // Under the lock, so that whatever is assigned is either listed or not taken on.
+        let held = self.lock();
+        let begins = !self.draining.swap(true, Ordering::Relaxed);
+        drop(held);
+        if begins {
             info!("draining: no new builds are taken, and the runner ends when those it has are done");
-            self.outbox.say(RunnerMessage::Draining);
+            self.outbox.say(RunnerMessage::Draining { held: self.list() });
             self.news.send_replace(());
         }
     }
@@ -217,6 +221,11 @@ impl Builds {
     /// Every attempt that is held.
     pub fn held(&self) -> Vec<Arc<Attempt>> {
         self.lock().values().cloned().collect()
+    }
+
+    /// The same, as the coordinator is told of it.
+    pub fn list(&self) -> Vec<HeldAttempt> {
+        self.held().iter().map(|attempt| attempt.held()).collect()
     }
 
     /// Tells whenever there may be something to deliver, or the last of it is done.

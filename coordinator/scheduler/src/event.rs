@@ -99,7 +99,10 @@ pub enum RunnerEvent {
         cleanup_ms: u64,
     },
     /// It takes no further builds.
-    Draining,
+    Draining {
+        /// Every attempt it holds, and will hold.
+        held: Vec<HeldAttempt>,
+    },
     /// It tells how it is.
     Condition(Condition),
     /// It gives an attempt back.

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use caisson_protocol::{BuildId, Labels, Registration, RunnerId};
 
-use crate::{Moment, RunnerRef, SessionId};
+use crate::{Moment, RequestId, RunnerRef, SessionId};
 
 /// A runner that is registered, or that held a build when the coordinator stopped.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -21,6 +21,8 @@ pub(crate) struct Runner {
     /// When it is removed unless it is heard from.
     pub(crate) deadline: Moment,
     pub(crate) draining: bool,
+    /// The request of a person that made it drain.
+    pub(crate) drained_by: Option<RequestId>,
     /// The builds whose current attempt it has.
     pub(crate) holds: BTreeSet<BuildId>,
 }
@@ -28,6 +30,13 @@ pub(crate) struct Runner {
 impl Runner {
     pub(crate) fn capacity(&self) -> usize {
         self.registration.as_ref().map_or(0, |said| said.capacity as usize)
+    }
+
+    /// A person drains it.
+    pub(crate) fn drain(&mut self, request: RequestId) {
+        if !self.draining {
+            (self.draining, self.drained_by) = (true, Some(request));
+        }
     }
 
     /// How many more builds it takes right now.
@@ -102,6 +111,7 @@ impl Fleet {
                 heard: None,
                 deadline,
                 draining: false,
+                drained_by: None,
                 holds: BTreeSet::new(),
             };
             self.runners.insert(runner.id, absent);
@@ -155,6 +165,16 @@ impl Fleet {
     pub(crate) fn free_all(&mut self) {
         for runner in self.runners.values_mut() {
             runner.holds.clear();
+        }
+    }
+
+    /// Forgets the drains that these requests asked for; what a runner says of itself stays.
+    pub(crate) fn forget_drains(&mut self, requests: &[RequestId]) {
+        for runner in self.runners.values_mut() {
+            if runner.drained_by.is_some_and(|request| requests.contains(&request)) {
+                runner.drained_by = None;
+                runner.draining = runner.registration.as_ref().is_some_and(|said| said.draining);
+            }
         }
     }
 

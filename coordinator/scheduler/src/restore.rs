@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, sync::Arc};
 use caisson_protocol::{BuildId, BuildSpec, RunnerId, Status};
 
 use crate::{
-    IdempotencyKey, Moment, RunnerRef,
+    IdempotencyKey, Moment, RequestId, RunnerRef,
     build::{Build, Lease, State},
     scheduler::{Rules, Scheduler},
 };
@@ -61,11 +61,13 @@ impl Scheduler {
         scheduler
     }
 
-    /// Goes back to what is stored, after a commit failed. Connections stay; since runners could not be served, all
+    /// Goes back to what is stored, after a commit failed. What these requests asked for did not take place, even where
+    /// nothing of it is stored. Connections stay; since runners could not be served, all
     /// of them have a full timeout. What waits is handed out with the next event, whatever it is: its step has to be
     /// stored like any other.
-    pub fn recover(&mut self, now: Moment, restored: Restored) {
+    pub fn recover(&mut self, now: Moment, restored: Restored, refused: &[RequestId]) {
         self.fleet.free_all();
+        self.fleet.forget_drains(refused);
         self.take_over(now, restored);
     }
 

@@ -128,7 +128,7 @@ impl Scheduler {
     fn drain(&mut self, request: RequestId, id: RunnerId, step: &mut Step) {
         let answer = match self.fleet.get_mut(id) {
             Some(runner) => {
-                runner.draining = true;
+                runner.drain(request);
                 self.send(id, CoordinatorMessage::Drain, step);
                 Answer::Draining
             }
@@ -235,7 +235,7 @@ impl Scheduler {
             RunnerEvent::Cleaned { attempt, cleanup_ms } => {
                 step.changes.push(Change::Cleaned { attempt, runner, cleanup_ms });
             }
-            RunnerEvent::Draining => self.draining(runner),
+            RunnerEvent::Draining { held } => self.draining(runner, &held, step),
             RunnerEvent::Condition(condition) => self.condition(runner, condition),
             RunnerEvent::Released { attempt } => {
                 if self.current_or_drop(attempt, runner, step) {
@@ -302,13 +302,17 @@ impl Scheduler {
         self.send(runner, CoordinatorMessage::FinishedAck { attempt }, step);
     }
 
-    fn draining(&mut self, id: RunnerId) {
+    fn draining(&mut self, id: RunnerId, held: &[HeldAttempt], step: &mut Step) {
         if let Some(runner) = self.fleet.get_mut(id) {
             runner.draining = true;
             // From here on it says so itself whenever it registers.
             if let Some(said) = &mut runner.registration {
                 said.draining = true;
             }
+        }
+        // What is on its way to it comes in vain, and it may be gone before it could say so.
+        for build in self.unlisted(id, held) {
+            self.take_back(build, AttemptEnd::NeverReceived, step);
         }
     }
 

@@ -11,7 +11,7 @@ use caisson_coordinator::{
     metrics::Metrics,
     store::{BuildFilter, BuildKey, BuildRecord, MemoryStore, Millis, Store, StoreError},
 };
-use caisson_protocol::{CoordinatorMessage, Registration, RunnerId};
+use caisson_protocol::{AttemptId, CoordinatorMessage, Registration, RunnerId};
 use caisson_scheduler::{Answer, Change, Restored, Rules, RunnerEvent, SessionId};
 use tokio::{
     sync::{Semaphore, mpsc},
@@ -200,12 +200,47 @@ async fn a_runner_that_says_during_an_outage_that_it_drains_is_given_nothing_aft
     let mut line = Line::register(&handle, registration("r1")).await;
     line.is_registered().await;
     handle.submit(submission(1, "a")).await.unwrap_err();
-    handle.runner(line.session, RunnerEvent::Draining).await.unwrap();
+    handle.runner(line.session, RunnerEvent::Draining { held: Vec::new() }).await.unwrap();
     store.recovers();
     eventually("it is healthy again", async || handle.is_healthy().then_some(())).await;
     handle.submit(submission(2, "b")).await.unwrap();
     let waiting = handle.look(|scheduler| scheduler.waiting_build(id(2))).await.unwrap();
     assert_eq!(waiting.unwrap().waiting_for, caisson_scheduler::WaitingFor::DrainedRunners);
+}
+
+#[tokio::test]
+async fn what_a_runner_gives_back_in_a_batch_that_fails_is_taken_back_after_it() {
+    let store = Sick::new(0);
+    store.recovers();
+    let (dispatcher, handle) = dispatcher(&store).await;
+    run(dispatcher);
+    let mut line = Line::register(&handle, registration("r1")).await;
+    line.is_registered().await;
+    handle.submit(submission(1, "a")).await.unwrap();
+    let [first, second] = [1, 2].map(|number| AttemptId { build: id(1), number });
+    assert_eq!(line.is_given().await, first.to_string());
+    store.failures_left.store(1, Ordering::SeqCst);
+    handle.runner(line.session, RunnerEvent::Released { attempt: first }).await.unwrap();
+    assert_eq!(line.is_given().await, second.to_string());
+}
+
+#[tokio::test]
+async fn a_drain_in_a_batch_that_fails_does_not_take_place() {
+    let store = Sick::new(1);
+    store.recovers();
+    let (dispatcher, handle) = dispatcher(&store).await;
+    Line::register(&handle, registration("r1")).await;
+    let (drained, submitted, _) =
+        tokio::join!(handle.drain(RunnerId::of_name("r1")), handle.submit(submission(1, "a")), async {
+            run(dispatcher)
+        },);
+    drained.unwrap_err();
+    submitted.unwrap_err();
+    eventually("it is healthy again", async || handle.is_healthy().then_some(())).await;
+    let mut again = Line::register(&handle, registration("r1")).await;
+    again.is_registered().await;
+    handle.submit(submission(2, "b")).await.unwrap();
+    again.is_given().await;
 }
 
 #[tokio::test]

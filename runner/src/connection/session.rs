@@ -67,7 +67,7 @@ pub(super) async fn run(socket: Socket, terms: KeepAliveTerms, builds: &Arc<Buil
 /// Says again what an earlier connection may not have carried, and what has become true since this one registered.
 fn say_what_is_true(builds: &Builds) {
     if builds.is_draining() {
-        builds.outbox().say(RunnerMessage::Draining);
+        builds.outbox().say(RunnerMessage::Draining { held: builds.list() });
     }
     builds.host().health.tell(builds.outbox());
     for attempt in builds.held() {

@@ -66,7 +66,7 @@ async fn the_first_signal_lets_builds_finish() {
     let attempt = world.submit("echo ready; while [ ! -e go ]; do sleep 0.05; done; echo done");
     world.coordinator.prints(attempt, "ready").await;
     world.runner.terminate();
-    let draining = |m: &RunnerMessage| matches!(m, RunnerMessage::Draining);
+    let draining = |m: &RunnerMessage| matches!(m, RunnerMessage::Draining { .. });
     world.coordinator.wait("it drains", |seen| seen.messages.iter().any(draining)).await;
 
     // What comes now is given back, and signs of life go on.

@@ -141,13 +141,13 @@ impl Builds {
     /// Takes an attempt on. One that is held already goes on as it is.
     pub(super) fn assign(&self, id: AttemptId, spec: BuildSpec) {
         let mut memory = self.memory();
+        if memory.held.contains_key(&id) {
+            self.world.count("assignment came twice");
+            return;
+        }
         if memory.draining {
             memory.say(RunnerMessage::Released { attempt: id });
             self.world.count("assignment given back by a draining runner");
-            return;
-        }
-        if memory.held.contains_key(&id) {
-            self.world.count("assignment came twice");
             return;
         }
         memory.held.insert(id, Attempt::new(Stage::Preparing, spec, 0));
@@ -217,7 +217,8 @@ impl Builds {
         let mut memory = self.memory();
         if !memory.draining {
             memory.draining = true;
-            memory.say(RunnerMessage::Draining);
+            let held = memory.list();
+            memory.say(RunnerMessage::Draining { held });
             self.world.count("runner drains");
             self.news.notify_one();
         }
@@ -245,8 +246,7 @@ impl Builds {
     }
 
     pub(super) fn held(&self) -> Vec<HeldAttempt> {
-        let memory = self.memory();
-        memory.held.iter().map(|(id, attempt)| HeldAttempt { attempt: *id, phase: attempt.phase() }).collect()
+        self.memory().list()
     }
 
     /// Marks a build as run or cleaned up after. False while an earlier attempt of it is.
@@ -325,6 +325,9 @@ impl Builds {
     pub(super) fn open_outbox(&self) -> mpsc::UnboundedReceiver<RunnerMessage> {
         let (sender, receiver) = mpsc::unbounded_channel();
         let mut memory = self.memory();
+        if memory.draining {
+            let _ = sender.send(RunnerMessage::Draining { held: memory.list() });
+        }
         for (id, attempt) in &mut memory.held {
             attempt.begin_delivery();
             if let Stage::Running(commit) = &attempt.stage {
@@ -399,6 +402,11 @@ pub(super) fn started(attempt: AttemptId, commit: &ResolvedCommit) -> RunnerMess
 }
 
 impl Memory {
+    fn list(&self) -> Vec<HeldAttempt> {
+        let held = self.held.iter();
+        held.map(|(id, attempt)| HeldAttempt { attempt: *id, phase: attempt.phase() }).collect()
+    }
+
     fn say(&mut self, message: RunnerMessage) {
         if let Some(outbox) = &self.outbox {
             let _ = outbox.send(message);

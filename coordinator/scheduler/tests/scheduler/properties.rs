@@ -101,7 +101,7 @@ fn happening() -> impl Strategy<Value = Happening> {
         2 => (1..12_u64).prop_map(Happening::Cancel),
         1 => (0..RUNNERS.len()).prop_map(Happening::Drain),
         20 => of_runner(),
-        3 => (0..12_u64, 1..12_u64, 1..4_u32, 0..8_u8).prop_map(|(session, build, attempt, what)| {
+        3 => (0..12_u64, 1..12_u64, 1..4_u32, 0..9_u8).prop_map(|(session, build, attempt, what)| {
             Happening::Babbles { session, build, attempt, what }
         }),
         3 => (0..30_000_u64).prop_map(Happening::Passes),
@@ -206,6 +206,7 @@ fn babble(attempt: AttemptId, what: u8) -> RunnerEvent {
         3 => RunnerEvent::Released { attempt },
         4 => RunnerEvent::KeepAlive { held },
         5 => RunnerEvent::Cleaned { attempt, cleanup_ms: 1 },
+        7 => RunnerEvent::Draining { held },
         6 => RunnerEvent::Register {
             runner: runner_id(RUNNERS[0]),
             registration: caisson_protocol::Registration { held, ..registration(RUNNERS[0], 500, 1) },

@@ -207,7 +207,8 @@ impl World {
 
     pub(crate) fn starts_draining(&mut self, name: &str) {
         self.process(name).registration.draining = true;
-        self.says(name, RunnerEvent::Draining);
+        let held = self.process(name).held.clone();
+        self.says(name, RunnerEvent::Draining { held });
     }
 
     pub(crate) fn falls_ill(&mut self, name: &str) {
@@ -319,8 +320,14 @@ impl World {
 
     /// Something is decided that can't be stored. Nobody hears of it.
     pub(crate) fn commit_fails(&mut self, event: Event) {
-        self.scheduler.apply(self.now, event);
-        self.scheduler.recover(self.now, self.store.restored());
+        self.commit_of_all_fails([event], &[]);
+    }
+
+    pub(crate) fn commit_of_all_fails<const N: usize>(&mut self, events: [Event; N], refused: &[RequestId]) {
+        for event in events {
+            self.scheduler.apply(self.now, event);
+        }
+        self.scheduler.recover(self.now, self.store.restored(), refused);
         self.begins_anew();
     }
 

@@ -126,7 +126,8 @@ impl State {
         if tells_something && line.down.is_empty() && !line.up.contains(&Up::KeepAlive(process.list())) {
             actions.push(Action::KeepAlive(at));
         }
-        if process.draining && process.held.is_empty() && line.down.is_empty() {
+        // Whatever else is on its way to it.
+        if process.draining && process.held.is_empty() {
             actions.push(Action::Leave(at));
         }
     }

@@ -82,8 +82,7 @@ impl State {
             Action::Restart(at) => self.restart(at),
             Action::Sigterm(at) => {
                 self.left.sigterms -= 1;
-                self.processes[at].draining = true;
-                self.say_up(world, at, Up::Draining);
+                self.drain_process(world, at);
             }
             Action::GiveBack(at) => self.give_back(world, at),
             Action::Leave(at) => {
@@ -242,7 +241,7 @@ impl State {
                 process.held.retain(|held| !drop.contains(&held.attempt));
                 // It may have begun to drain after it had sent its registration.
                 if process.draining {
-                    self.say_up(world, at, Up::Draining);
+                    self.drain_process(world, at);
                 }
             }
             Down::Refused => self.processes[at].life = Life::Gone,
@@ -256,12 +255,15 @@ impl State {
             Down::Drop(attempt) | Down::Ack(attempt) => {
                 self.processes[at].held.retain(|held| held.attempt != attempt);
             }
-            Down::Drain => {
-                self.processes[at].draining = true;
-                self.say_up(world, at, Up::Draining);
-            }
+            Down::Drain => self.drain_process(world, at),
             Down::Closed => self.hang_up_of(at),
         }
+    }
+
+    fn drain_process(&mut self, world: &SmallWorld, at: usize) {
+        self.processes[at].draining = true;
+        let list = self.processes[at].list();
+        self.say_up(world, at, Up::Draining(list));
     }
 
     fn take(&mut self, world: &SmallWorld, at: usize, attempt: AttemptId) {

@@ -51,6 +51,7 @@ impl Model for SmallWorld {
             Property::always(store::ORDER, |_: &Self, state: &State| state.keeps(store::ORDER)),
             Property::always(store::NO_PENALTY, |_: &Self, state: &State| state.keeps(store::NO_PENALTY)),
             Property::always(rule::DRAIN, |_: &Self, state: &State| state.keeps(rule::DRAIN)),
+            Property::always(rule::IN_VAIN, |_: &Self, state: &State| state.keeps(rule::IN_VAIN)),
             Property::always(rule::KEY, |_: &Self, state: &State| state.keeps(rule::KEY)),
             Property::always(rule::REMOVAL, |_: &Self, state: &State| state.keeps(rule::REMOVAL)),
             Property::always(rule::AN_END, |_: &Self, state: &State| state.keeps(rule::AN_END)),

@@ -17,6 +17,7 @@ use crate::{
 /// Laws beyond those of the store.
 pub(crate) mod rule {
     pub(crate) const DRAIN: &str = "rule 8: a draining runner gets no new builds";
+    pub(crate) const IN_VAIN: &str = "rule 8: nothing is on its way to a runner that drains";
     pub(crate) const KEY: &str = "rule 10: the same key gives the same build";
     pub(crate) const REMOVAL: &str = "rule 4: a removal takes the silent runner, and no other";
     pub(crate) const AN_END: &str = "rule 5: no build travels for ever";
@@ -105,7 +106,7 @@ pub(crate) enum Up {
     Accepted(AttemptId),
     Started(AttemptId),
     Finished(AttemptId, End),
-    Draining,
+    Draining(Vec<HeldAttempt>),
     Released(AttemptId),
     /// Not said: the connection is gone. Comes after all that was said.
     Gone,
@@ -218,7 +219,7 @@ impl State {
         self.note_known(world, cause, &step);
         if std::mem::take(&mut self.commit_fails) && !step.changes.is_empty() {
             world.see(Fact::CommitFailed);
-            self.scheduler.recover(self.now, self.store.restored());
+            self.scheduler.recover(self.now, self.store.restored(), &[]);
             self.agree();
             self.hang_up(world, cause);
             return None;
@@ -228,7 +229,8 @@ impl State {
             .and_then(|()| self.store.commit(&step.changes, &world.offers))
             .and_then(|()| self.store.agrees(&self.scheduler))
             .and_then(|()| self.nobody_has_too_much(world))
-            .and_then(|()| self.nobody_travels_for_ever());
+            .and_then(|()| self.nobody_travels_for_ever())
+            .and_then(|()| self.nothing_is_sent_in_vain(world, cause));
         if let Err(Broken { law, .. }) = held {
             self.break_law(law);
         }
@@ -265,6 +267,20 @@ impl State {
             }
             _ => {}
         }
+    }
+
+    /// Once a runner is heard to drain, nothing is on its way to it.
+    fn nothing_is_sent_in_vain(&self, world: &SmallWorld, cause: &Cause) -> Result<(), Broken> {
+        let Cause::Said { runner, session, what: Up::Draining(held), .. } = cause else { return Ok(()) };
+        let id = world.runners[*runner];
+        let mut rows = self.store.rows();
+        let lost = rows.find(|(build, row)| {
+            let attempt = AttemptId { build: *build, number: row.attempts.len() as u32 };
+            row.current().is_some_and(|current| current.runner.id == id)
+                && !held.iter().any(|one| one.attempt == attempt)
+        });
+        let heard = self.known[*runner].session == Some(*session);
+        law(!heard || lost.is_none(), rule::IN_VAIN, || format!("{lost:?}"))
     }
 
     /// Each change has a cause that entitles to it.
@@ -308,9 +324,10 @@ impl State {
                 (!charged || given_to != Some(*instance), store::NO_PENALTY)
             }
             (Cause::Removal, AttemptEnd::RunnerLost) => (true, store::NO_PENALTY),
-            (Cause::Said { what: Up::KeepAlive(_) | Up::Register { .. }, .. }, AttemptEnd::NeverReceived) => {
-                (true, store::RIGHTFUL_END)
-            }
+            (
+                Cause::Said { what: Up::KeepAlive(_) | Up::Register { .. } | Up::Draining(_), .. },
+                AttemptEnd::NeverReceived,
+            ) => (true, store::RIGHTFUL_END),
             _ => (false, store::RIGHTFUL_END),
         };
         law(may, rule, || format!("{attempt}: {end:?} by {cause:?}"))
@@ -500,7 +517,7 @@ impl Line {
                 RunnerEvent::Started { attempt, resolved_commit: commit(), image_digest: None }
             }
             Up::Finished(attempt, end) => RunnerEvent::Finished { attempt, report: report(end.outcome()) },
-            Up::Draining => RunnerEvent::Draining,
+            Up::Draining(held) => RunnerEvent::Draining { held },
             Up::Released(attempt) => RunnerEvent::Released { attempt },
             Up::Gone => RunnerEvent::Disconnected,
         }

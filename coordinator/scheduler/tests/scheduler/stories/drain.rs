@@ -1,6 +1,6 @@
 //! A draining runner ends what it has, and gets nothing new.
 
-use caisson_scheduler::Answer;
+use caisson_scheduler::{Answer, Event, RequestId};
 
 use crate::{words::*, world::World};
 
@@ -69,6 +69,41 @@ fn what_it_gives_back_goes_on_at_once_without_penalty() {
 }
 
 #[test]
+fn what_is_on_its_way_to_a_runner_that_goes_goes_on_at_once_without_penalty() {
+    let mut world = World::new();
+    world.runner("r1", 1);
+    world.loses_assignments("r1");
+    let a = world.submit("a");
+    world.runner("r2", 1);
+    world.starts_draining("r1");
+    world.expect(a, "assigned, attempt 2 on r2");
+    assert_eq!(world.store.row(a).unwrap().charged(), 0);
+    world.loses_connection("r1");
+    assert_eq!(world.runners(), ["r2"]);
+}
+
+#[test]
+fn what_is_on_its_way_to_a_runner_that_goes_and_is_to_be_canceled_is_canceled() {
+    let mut world = World::new();
+    world.runner("r1", 1);
+    world.loses_assignments("r1");
+    let a = world.submit("a");
+    world.cancel(a);
+    world.starts_draining("r1");
+    world.expect(a, "canceled, attempt 1");
+}
+
+#[test]
+fn what_a_draining_runner_holds_stays_with_it() {
+    let mut world = World::new();
+    world.runner("r1", 1);
+    let a = world.submit("a");
+    world.runner("r2", 1);
+    world.starts_draining("r1");
+    world.expect(a, "assigned, attempt 1 on r1");
+}
+
+#[test]
 fn a_build_may_be_given_back_more_often_than_it_may_fail() {
     let mut world = World::new();
     let a = world.submit("a");
@@ -122,6 +157,32 @@ fn a_runner_that_has_not_come_back_after_a_restart_can_be_drained() {
     world.told("r1");
     world.connects("r1");
     assert_eq!(world.told("r1"), ["registered, keep [a.1] drop []", "drain"]);
+    let b = world.submit("b");
+    world.expect(b, "queued");
+}
+
+#[test]
+fn a_drain_that_was_refused_with_a_commit_did_not_take_place() {
+    let mut world = World::new();
+    world.runner("r1", 1);
+    let (request, other) = (RequestId(900), RequestId(901));
+    let drain = Event::Drain { request, runner: runner_id("r1") };
+    let submit = Event::Submit { request: other, submission: world.fresh("a") };
+    world.commit_of_all_fails([drain, submit], &[request, other]);
+    let b = world.submit("b");
+    world.expect(b, "assigned, attempt 1 on r1");
+}
+
+#[test]
+fn a_drain_that_was_answered_holds_when_a_later_commit_fails() {
+    let mut world = World::new();
+    world.runner("r1", 1);
+    world.drain("r1");
+    world.loses_connection("r1");
+    let again = Event::Drain { request: RequestId(900), runner: runner_id("r1") };
+    let submit = Event::Submit { request: RequestId(901), submission: world.fresh("a") };
+    world.commit_of_all_fails([again, submit], &[RequestId(900), RequestId(901)]);
+    world.connects("r1");
     let b = world.submit("b");
     world.expect(b, "queued");
 }

@@ -48,6 +48,7 @@ pub const COVERAGE: &[&str] = &[
     "message lost",
     "message overtaken",
     "outcome of a submission unknown",
+    "power lost before a log is durable",
     "queue full",
     "requeue",
     "runner drains",

@@ -48,6 +48,7 @@ struct State {
     stalled_until: Instant,
     logs_down_until: Instant,
     commit_fault: Option<CommitFault>,
+    power_fails_at_seal: bool,
     /// Logs that were written to and not made durable since.
     volatile: BTreeSet<AttemptId>,
 }
@@ -65,6 +66,7 @@ impl Disk {
             stalled_until: now,
             logs_down_until: now,
             commit_fault: None,
+            power_fails_at_seal: false,
             volatile: BTreeSet::new(),
         };
         let logs = FileLogs::open(folder, Blocking::InPlace)?;
@@ -90,6 +92,11 @@ impl Disk {
     /// Something happens around the next commit.
     pub fn fail_commit(&self, fault: CommitFault) {
         self.state().commit_fault = Some(fault);
+    }
+
+    /// The power is lost when the next log is to be made durable.
+    pub fn lose_power_before_seal(&self) {
+        self.state().power_fails_at_seal = true;
     }
 
     /// Of the logs that were not made durable only a part is left. The store makes durable what it commits.
@@ -121,6 +128,7 @@ impl Disk {
         let mut state = self.state();
         (state.down_until, state.stalled_until, state.logs_down_until) = (now, now, now);
         state.commit_fault = None;
+        state.power_fails_at_seal = false;
     }
 
     /// A build, as it is stored.
@@ -313,6 +321,11 @@ impl Logs for Mounted {
 
     async fn seal(&self, attempt: AttemptId) -> Result<(), LogError> {
         self.logs_work()?;
+        if std::mem::take(&mut self.disk.state().power_fails_at_seal) {
+            self.disk.world.count("power lost before a log is durable");
+            self.disk.lose_power();
+            return self.die().await;
+        }
         self.logs.seal(attempt).await?;
         self.disk.state().volatile.remove(&attempt);
         Ok(())

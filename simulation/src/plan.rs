@@ -6,11 +6,11 @@ use caisson_scheduler::Rules;
 
 use crate::{dice::Dice, network::Way};
 
-/// For how long things go wrong, in milliseconds.
-pub const TROUBLE_MS: u64 = 150_000;
+/// For how long things go wrong in a world that is made of a seed, in milliseconds.
+const TROUBLE_MS: u64 = 150_000;
 
 /// A run, before it begins.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Plan {
     /// The coordinator's rules.
     pub rules: Rules,
@@ -20,6 +20,8 @@ pub struct Plan {
     pub scripts: Vec<Script>,
     /// What goes wrong, in order of time.
     pub faults: Vec<(Duration, Fault)>,
+    /// For how long things may go wrong. Then comes peace.
+    pub trouble: Duration,
     /// How many of a hundred messages on the channel are held, doubled or swapped.
     pub mischief_percent: u64,
     /// How long a commit takes at most, in milliseconds.
@@ -116,6 +118,8 @@ pub enum Fault {
     StoreStalls(Duration),
     /// Something happens around one of the next commits.
     Commit(CommitFault),
+    /// The power is lost when the next log is to be made durable.
+    PowerLossBeforeSeal,
     /// The logs can't be written for a while.
     LogsDown(Duration),
 }
@@ -133,6 +137,15 @@ pub enum CommitFault {
     BrokenBefore,
     /// The disk fails after it took effect.
     BrokenAfter,
+}
+
+/// Which side it is with which things go wrong. What one side has to stand on its own does not show where the other
+/// side has troubles too: that a runner is well is known only of one that nothing happens to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Side {
+    Any,
+    Coordinator,
+    Runners,
 }
 
 /// Whose link to the coordinator it is.
@@ -157,7 +170,8 @@ impl Plan {
         scripts.sort_by_key(|script| script.submit_at);
         // A world without faults shows that what is seen in the others is not the world's own.
         let most = shape.pick(&[0, 4, 10, 20, 30]);
-        let faults = faults(&mut dice.of("faults"), most, stations.len());
+        let side = shape.pick(&[Side::Any, Side::Any, Side::Any, Side::Coordinator, Side::Runners]);
+        let faults = faults(&mut dice.of("faults"), most, side, stations.len());
         Self {
             rules: Rules {
                 queue_capacity: shape.pick(&[2, 4, 8, 1000]),
@@ -169,6 +183,7 @@ impl Plan {
             stations,
             scripts,
             faults,
+            trouble: Duration::from_millis(TROUBLE_MS),
             mischief_percent: shape.pick(&[0, 0, 2, 10]),
             commit_ms: shape.pick(&[0, 5, 50]),
         }
@@ -217,10 +232,11 @@ fn piece(dice: &mut Dice) -> (u64, usize) {
     (after_ms, usize::try_from(bytes).unwrap_or(1))
 }
 
-fn faults(dice: &mut Dice, most: u64, stations: usize) -> Vec<(Duration, Fault)> {
+fn faults(dice: &mut Dice, most: u64, side: Side, stations: usize) -> Vec<(Duration, Fault)> {
     let how_many = dice.within(0..=most);
     let mut faults: Vec<_> = (0..how_many)
         .map(|_| (Duration::from_millis(dice.within(0..=TROUBLE_MS)), fault(dice, stations)))
+        .filter(|(_, fault)| side == Side::Any || side == fault.side())
         .collect();
     faults.sort_by_key(|(at, _)| *at);
     faults
@@ -231,7 +247,7 @@ fn fault(dice: &mut Dice, stations: usize) -> Fault {
     let place = if dice.percent(20) { Place::People } else { Place::Station(runner) };
     let pause = pause(dice);
     let way = dice.pick(&Way::BOTH);
-    match dice.within(0..=38) {
+    match dice.within(0..=39) {
         0..=2 => Fault::Reset(place),
         3..=4 => Fault::Void(place),
         5..=7 => Fault::CutAfter(place, way, usize::try_from(dice.within(0..=20_000)).unwrap_or(0)),
@@ -257,15 +273,45 @@ fn fault(dice: &mut Dice, stations: usize) -> Fault {
             CommitFault::BrokenBefore,
             CommitFault::BrokenAfter,
         ])),
+        38 => Fault::PowerLossBeforeSeal,
         _ => Fault::LogsDown(pause / 2),
+    }
+}
+
+impl Fault {
+    fn side(self) -> Side {
+        match self {
+            Self::Reset(_)
+            | Self::Void(_)
+            | Self::CutAfter(..)
+            | Self::Hold(..)
+            | Self::Partition(..)
+            | Self::Slow(..)
+            | Self::KillRunner(..)
+            | Self::FreezeRunner(..)
+            | Self::DrainRunner(_)
+            | Self::LeaveRunner(_)
+            | Self::Twin(_)
+            | Self::PersonDrains(_) => Side::Runners,
+            Self::KillCoordinator(_)
+            | Self::PowerLoss(_)
+            | Self::StopCoordinator(_)
+            | Self::FreezeCoordinator(_)
+            | Self::StoreDown(_)
+            | Self::StoreStalls(_)
+            | Self::Commit(_)
+            | Self::PowerLossBeforeSeal
+            | Self::LogsDown(_) => Side::Coordinator,
+        }
     }
 }
 
 /// Most troubles are short. The others are about as long as the timeouts, where it matters who notices first.
 fn pause(dice: &mut Dice) -> Duration {
-    Duration::from_millis(match dice.within(0..=3) {
+    Duration::from_millis(match dice.within(0..=4) {
         0..=1 => dice.within(10..=3000),
         2 => dice.within(8000..=14_000),
+        3 => dice.within(16_000..=24_000),
         _ => dice.within(15_000..=45_000),
     })
 }

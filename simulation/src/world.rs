@@ -58,11 +58,9 @@ impl fmt::Display for Violation {
 }
 
 impl World {
-    /// A world that begins with this seed. With `show`, its trace is printed.
+    /// A world in which this is to happen. With `show`, its trace is printed.
     #[must_use]
-    pub fn new(seed: u64, show: bool) -> Self {
-        let dice = Dice::new(seed);
-        let plan = Plan::of(&dice);
+    pub fn new(plan: Plan, dice: Dice, show: bool) -> Self {
         let seen = Seen { show, hash: 0xcbf2_9ce4_8422_2325, ..Seen::default() };
         Self {
             books: Mutex::new(Books::new(&plan)),

@@ -45,6 +45,7 @@ async fn run(builds: &Arc<Builds>, id: AttemptId) {
         let script = builds.world.plan.scripts[script_of(spec.command.as_str())].clone();
         let deadline = Instant::now() + Duration::from_secs(script.timeout_seconds.into());
         let run = builds.world.ledger().begins(id);
+        builds.world.count("attempt run by a runner");
         let mut build = Build { builds, id, run, script, stop, deadline, resolved_commit: None };
         build.live().await;
     }

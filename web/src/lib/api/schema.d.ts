@@ -18,6 +18,23 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/audit": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Shows who did what, newest first. */
+        get: operations["audit"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/builds": {
         parameters: {
             query?: never;
@@ -213,6 +230,92 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/runner-credentials": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Shows which runners may connect. */
+        get: operations["runner_credentials"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/runner-credentials/{name}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        post?: never;
+        /** Revokes a runner's credential: it is cut off at once, and ends. Its builds go to other runners. */
+        delete: operations["revoke_runner_credential"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/runner-registrations": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Shows the tokens that register runners. */
+        get: operations["runner_registrations"];
+        put?: never;
+        /** Makes a token that registers runners: one, or as many as come. */
+        post: operations["make_runner_registration"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/runner-registrations/{id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        post?: never;
+        /** Revokes a registration token. Runners that have registered with it stay. */
+        delete: operations["revoke_runner_registration"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/runner/credential": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Gives a runner a credential of its own for a registration token, which is sent as `Authorization: Bearer …`. */
+        post: operations["register_runner"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/runners": {
         parameters: {
             query?: never;
@@ -254,11 +357,65 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
+        /** Tells who asks, and what they may do. */
+        get: operations["session"];
+        put?: never;
+        /** Signs a browser in, with a token or with name and password: from then on its cookie stands for that. */
+        post: operations["sign_in"];
+        /** Signs a browser out. */
+        delete: operations["sign_out"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/session/password": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        /** Changes one's own password. All other sessions of the person end. */
+        put: operations["change_password"];
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/tokens": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Shows the tokens of who asks; all tokens to an admin. */
+        get: operations["tokens"];
+        put?: never;
+        /** Makes a token for who asks. */
+        post: operations["make_token"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/tokens/{id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
         get?: never;
         put?: never;
         post?: never;
-        /** Signs a browser out. */
-        delete: operations["sign_out"];
+        /** Revokes a token: from then on it opens nothing, and what it has open ends. */
+        delete: operations["revoke_token"];
         options?: never;
         head?: never;
         patch?: never;
@@ -281,6 +438,45 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/users": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Shows who may sign in. */
+        get: operations["users"];
+        put?: never;
+        /** Adds somebody who may sign in. */
+        post: operations["add_user"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/users/{name}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        post?: never;
+        /** Removes somebody, with all tokens of theirs. */
+        delete: operations["remove_user"];
+        options?: never;
+        head?: never;
+        /**
+         * Gives somebody another role or password, keeps them out or lets them in again. Who is kept out or given another
+         *     password is signed out everywhere.
+         */
+        patch: operations["change_user"];
+        trace?: never;
+    };
 }
 export type webhooks = Record<string, never>;
 export interface components {
@@ -292,6 +488,16 @@ export interface components {
             /** @description The version of its program. */
             version: string;
         };
+        /**
+         * @description What was done.
+         * @enum {string}
+         */
+        Action: "sign_in" | "sign_in_failed" | "sign_out" | "denied" | "submit" | "rerun" | "cancel" | "drain" | "person_added" | "person_changed" | "person_removed" | "password_changed" | "token_made" | "token_revoked" | "registration_made" | "registration_revoked" | "runner_registered" | "credential_revoked" | "runner_refused";
+        /**
+         * @description What kind of somebody did it.
+         * @enum {string}
+         */
+        ActorKind: "person" | "token" | "runner" | "system" | "stranger";
         /** @description One try of a build on one runner. */
         Attempt: {
             /**
@@ -341,6 +547,38 @@ export interface components {
             reason: string | null;
             /** @description A build's terminal status, or `released` when it says nothing of the build. */
             status: string;
+        };
+        /** @description One thing that was done. */
+        AuditEntry: {
+            /** @description What was done. */
+            action: components["schemas"]["Action"];
+            /** @description Who did it; empty where nobody knows. A stranger's name is what they said. */
+            actor: string;
+            /** @description What kind of somebody did it. */
+            actor_kind: components["schemas"]["ActorKind"];
+            /**
+             * Format: date-time
+             * @description When.
+             */
+            at: string;
+            /** @description What else is worth knowing. */
+            detail: string;
+            /** @description The address that it came from. */
+            from: string | null;
+            /**
+             * Format: int64
+             * @description Its number: they are counted as they come in.
+             */
+            number: number;
+            /** @description On what: a build's id, the name of a person, token or runner, … */
+            on: string;
+        };
+        /** @description A page of the audit log. */
+        AuditPage: {
+            /** @description Newest first. */
+            entries: components["schemas"]["AuditEntry"][];
+            /** @description Where to go on, if there is more. */
+            next_cursor: string | null;
         };
         /** @description The builds that ended in one part of the time. */
         Bucket: {
@@ -459,6 +697,19 @@ export interface components {
         };
         /** @description What a user asks to build: a commit's SHA (whole or abbreviated), a branch or a tag. */
         Commit: string;
+        /** @description A credential that was made. It is shown this once. */
+        CredentialMade: {
+            /** @description What opens the channel, as `Authorization: Bearer …`. */
+            credential: string;
+        };
+        /** @description Which runner asks for a credential. */
+        CredentialWanted: {
+            /**
+             * @description The runner's name. The credential opens the channel for a runner of this name only.
+             * @example host-7
+             */
+            name: string;
+        };
         /** @description What a build is given that does not say. */
         Defaults: {
             /** @description Its image. */
@@ -616,6 +867,34 @@ export interface components {
              */
             timeout_seconds?: number | null;
         };
+        /** @description A new password. */
+        NewPassword: {
+            /**
+             * Format: password
+             * @description The one so far.
+             */
+            current_password: string;
+            /**
+             * Format: password
+             * @description The one from then on: at least 10 characters.
+             */
+            new_password: string;
+        };
+        /** @description Somebody to add. */
+        NewUser: {
+            /**
+             * @description What they are called, and sign in with: a-z 0-9 . _ - @ +, up to 64.
+             * @example anna
+             */
+            name: string;
+            /**
+             * Format: password
+             * @description Their password until they change it: at least 10 characters.
+             */
+            password: string;
+            /** @description What they may do. */
+            role: components["schemas"]["Role"];
+        };
         /** @description How long each part of an attempt took, in milliseconds. What an attempt did not come to is absent. */
         Phases: {
             /**
@@ -704,6 +983,28 @@ export interface components {
             /** @description Why it waits. */
             waiting_for: components["schemas"]["Waiting"];
         };
+        /** @description A registration token that was made. Its secret is shown this once. */
+        RegistrationMade: {
+            /** @description What is known of it. */
+            registration: components["schemas"]["RunnerRegistration"];
+            /** @description What a runner has in its `token_file`. */
+            secret: string;
+        };
+        /** @description A registration token to make. */
+        RegistrationWanted: {
+            /**
+             * Format: int64
+             * @description In how many seconds it ends; never when it is left out.
+             */
+            expires_in_seconds?: number | null;
+            /**
+             * @description What it is for: 1 to 100 visible characters.
+             * @example host-7
+             */
+            name: string;
+            /** @description Whether it registers more than one runner. */
+            reusable?: boolean;
+        };
         /**
          * @description A repository's address: `https`, `http`, `ssh`, `git` or `file` (which coordinator and runner take only
          *     where their configuration allows it), without credentials.
@@ -711,6 +1012,11 @@ export interface components {
         RepositoryUrl: string;
         /** @description A commit's whole SHA, 40 lower-case hexadecimal digits: what was really built. */
         ResolvedCommit: string;
+        /**
+         * @description What somebody may do. Each role may do what those before it may.
+         * @enum {string}
+         */
+        Role: "viewer" | "submitter" | "operator" | "admin";
         /** @description A runner, as a build names it. */
         Runner: {
             /** @description Its identity. */
@@ -718,11 +1024,64 @@ export interface components {
             /** @description Its name. */
             name: string;
         };
+        /** @description What one runner opens the channel with. */
+        RunnerCredential: {
+            /**
+             * Format: date-time
+             * @description When it was given.
+             */
+            created_at: string;
+            /** @description The runner's name. */
+            name: string;
+            /** @description The registration token that it was given for. */
+            registration: string;
+            /**
+             * Format: date-time
+             * @description When its runner last connected.
+             */
+            used_at: string | null;
+        };
+        /** @description The credentials of runners. */
+        RunnerCredentials: {
+            /** @description By the runner's name. */
+            credentials: components["schemas"]["RunnerCredential"][];
+        };
         /**
          * Format: uuid
          * @description A runner's identity, the same across its restarts.
          */
         RunnerId: string;
+        /** @description What a runner shows once, for a credential of its own. */
+        RunnerRegistration: {
+            /**
+             * Format: date-time
+             * @description When it was made.
+             */
+            created_at: string;
+            /** @description Who made it. */
+            created_by: string;
+            /**
+             * Format: date-time
+             * @description When it ends.
+             */
+            expires_at: string | null;
+            /** @description Its identity, by which it is revoked. */
+            id: string;
+            /** @description What it is for, in its maker's words. */
+            name: string;
+            /** @description Whether it registers more than one runner. */
+            reusable: boolean;
+            /**
+             * Format: date-time
+             * @description When it last registered a runner.
+             */
+            used_at: string | null;
+        };
+        /** @description Registration tokens. */
+        RunnerRegistrations: {
+            /** @description Newest first. */
+            registrations: components["schemas"]["RunnerRegistration"][];
+        };
         /** @description A runner, as it is now. */
         RunnerState: {
             /** @description What it runs now. */
@@ -775,6 +1134,40 @@ export interface components {
              */
             seq: number;
         };
+        /** @description Who asks, and what they may do. */
+        Session: {
+            /**
+             * Format: date-time
+             * @description When they must sign in again, if they don't come back before; `null` for a token that never ends.
+             */
+            expires_at: string | null;
+            /** @description Whether they showed name and password or a token. */
+            kind: components["schemas"]["SessionKind"];
+            /** @description What they are called: a person's name, or a token's. */
+            name: string;
+            /** @description What they may do. */
+            role: components["schemas"]["Role"];
+        };
+        /**
+         * @description What somebody signed in with.
+         * @enum {string}
+         */
+        SessionKind: "person" | "token";
+        /** @description A token, or name and password. */
+        SignIn: {
+            /** @description A person's name. */
+            name?: string | null;
+            /**
+             * Format: password
+             * @description Their password.
+             */
+            password?: string | null;
+            /**
+             * Format: password
+             * @description A token.
+             */
+            token?: string | null;
+        };
         /** @description How some durations are spread. */
         Spread: {
             /**
@@ -798,6 +1191,59 @@ export interface components {
          * @enum {string}
          */
         Stream: "stdout" | "stderr" | "caisson";
+        /** @description What a program shows instead of a person. */
+        Token: {
+            /**
+             * Format: date-time
+             * @description When it was made.
+             */
+            created_at: string;
+            /**
+             * Format: date-time
+             * @description When it ends.
+             */
+            expires_at: string | null;
+            /** @description Its identity, by which it is revoked. */
+            id: string;
+            /** @description What it is for, in its maker's words. */
+            name: string;
+            /** @description Whose it is; `null` for the admin token and those made with it. */
+            owner: string | null;
+            /** @description What it may do, as long as its owner may. */
+            role: components["schemas"]["Role"];
+            /**
+             * Format: date-time
+             * @description When it was last shown.
+             */
+            used_at: string | null;
+        };
+        /** @description A token that was made. Its secret is shown this once. */
+        TokenMade: {
+            /** @description What is sent as `Authorization: Bearer …`. */
+            secret: string;
+            /** @description What is known of it. */
+            token: components["schemas"]["Token"];
+        };
+        /** @description A token to make. */
+        TokenWanted: {
+            /**
+             * Format: int64
+             * @description In how many seconds it ends; never when it is left out.
+             */
+            expires_in_seconds?: number | null;
+            /**
+             * @description What it is for: 1 to 100 visible characters.
+             * @example nightly script
+             */
+            name: string;
+            /** @description What it may do: no more than who makes it. */
+            role: components["schemas"]["Role"];
+        };
+        /** @description Tokens. */
+        Tokens: {
+            /** @description Newest first. */
+            tokens: components["schemas"]["Token"][];
+        };
         /** @description How builds have gone. */
         Trends: {
             /**
@@ -817,6 +1263,41 @@ export interface components {
             repositories: string[];
             /** @description The commands that take longest. */
             slowest: components["schemas"]["CommandTrend"][];
+        };
+        /** @description Somebody who may sign in. */
+        User: {
+            /**
+             * Format: date-time
+             * @description When they were added.
+             */
+            created_at: string;
+            /** @description Whether they are kept out for now. */
+            disabled: boolean;
+            /** @description What they are called, and sign in with. */
+            name: string;
+            /** @description What they may do. */
+            role: components["schemas"]["Role"];
+            /**
+             * Format: date-time
+             * @description When they last signed in.
+             */
+            signed_in_at: string | null;
+        };
+        /** @description What to change of somebody. What is left out stays as it was. */
+        UserEdits: {
+            /** @description Whether they are kept out for now. */
+            disabled?: boolean | null;
+            /**
+             * Format: password
+             * @description A new password: at least 10 characters.
+             */
+            password?: string | null;
+            role?: components["schemas"]["Role"] | null;
+        };
+        /** @description Everybody who may sign in. */
+        Users: {
+            /** @description By name. */
+            users: components["schemas"]["User"][];
         };
         /** @description Why a build waits. */
         Waiting: {
@@ -886,6 +1367,44 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["About"];
+                };
+            };
+        };
+    };
+    audit: {
+        parameters: {
+            query?: {
+                /** @description Only by somebody of this name. */
+                actor?: string;
+                /** @description Only these actions, separated by commas. */
+                action?: string;
+                /** @description Only entries in which this occurs. */
+                q?: string;
+                /** @description How many, 1 to 500. */
+                limit?: number;
+                /** @description Where the page before said to go on. */
+                cursor?: string;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["AuditPage"];
+                };
+            };
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
                 };
             };
         };
@@ -1370,6 +1889,200 @@ export interface operations {
             };
         };
     };
+    runner_credentials: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["RunnerCredentials"];
+                };
+            };
+        };
+    };
+    revoke_runner_credential: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The runner's name */
+                name: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Revoked */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+        };
+    };
+    runner_registrations: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["RunnerRegistrations"];
+                };
+            };
+        };
+    };
+    make_runner_registration: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["RegistrationWanted"];
+            };
+        };
+        responses: {
+            201: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["RegistrationMade"];
+                };
+            };
+            /** @description `name_taken`, `too_many` */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+        };
+    };
+    revoke_runner_registration: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The registration token's identity */
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Revoked */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description `kept_in_file` */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+        };
+    };
+    register_runner: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["CredentialWanted"];
+            };
+        };
+        responses: {
+            201: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["CredentialMade"];
+                };
+            };
+            /** @description `registration_invalid` */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description `runner_known`: try again when that runner is gone */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+        };
+    };
     runners: {
         parameters: {
             query?: never;
@@ -1419,6 +2132,65 @@ export interface operations {
             };
         };
     };
+    session: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Session"];
+                };
+            };
+        };
+    };
+    sign_in: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["SignIn"];
+            };
+        };
+        responses: {
+            /** @description Signed in */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description `token_invalid`, `credentials_invalid` */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description `person_disabled` */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+        };
+    };
     sign_out: {
         parameters: {
             query?: never;
@@ -1434,6 +2206,151 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content?: never;
+            };
+        };
+    };
+    change_password: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["NewPassword"];
+            };
+        };
+        responses: {
+            /** @description Changed */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description `no_person`, `password_wrong` */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+        };
+    };
+    tokens: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Tokens"];
+                };
+            };
+        };
+    };
+    make_token: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["TokenWanted"];
+            };
+        };
+        responses: {
+            201: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["TokenMade"];
+                };
+            };
+            /** @description `role_too_high`, `token_by_token` */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description `name_taken`, `too_many` */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+        };
+    };
+    revoke_token: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The token's identity */
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Revoked */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description `kept_in_file` */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
             };
         };
     };
@@ -1457,6 +2374,154 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["Trends"];
+                };
+            };
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+        };
+    };
+    users: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Users"];
+                };
+            };
+        };
+    };
+    add_user: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["NewUser"];
+            };
+        };
+        responses: {
+            201: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["User"];
+                };
+            };
+            /** @description `name_taken` */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+        };
+    };
+    remove_user: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The person's name */
+                name: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Removed */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description `last_admin` */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+        };
+    };
+    change_user: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The person's name */
+                name: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["UserEdits"];
+            };
+        };
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["User"];
+                };
+            };
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description `last_admin` */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
                 };
             };
             422: {

@@ -1,5 +1,4 @@
-//! The body of a request, which has a time by which it must have come: a client that drips would otherwise be given the
-//! pause that it may make, again and again.
+//! The body of a request: how large it may be, and by when it must have come as a whole, however it drips.
 
 use std::{
     pin::Pin,
@@ -24,11 +23,17 @@ use tokio::time::{Sleep, sleep};
 
 use super::problem::Problem;
 
+/// The largest body: the longest command and environment, escaped as JSON, fit.
+pub(super) const BYTES_MAX: usize = 1024 * 1024;
 /// How long a client may take to send a body, all in all.
 const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Gives the body of a request its time.
-pub(super) async fn in_time(request: Request, next: Next) -> Response {
+/// Refuses a body that is announced to be too large, and gives any other its time.
+pub(super) async fn bounded(request: Request, next: Next) -> Response {
+    if request.body().size_hint().lower() > BYTES_MAX as u64 {
+        let detail = format!("a body has at most {BYTES_MAX} bytes");
+        return Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", detail).into_response();
+    }
     let late = Arc::new(AtomicBool::new(false));
     let request = request.map(|body| {
         let deadline = Box::pin(sleep(BODY_TIMEOUT));

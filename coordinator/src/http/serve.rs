@@ -11,11 +11,8 @@ use axum::{
     extract::{DefaultBodyLimit, Request},
     middleware::{self, Next},
 };
-use hyper::body::Incoming;
-use hyper_util::{
-    rt::{TokioExecutor, TokioIo, TokioTimer},
-    server::conn::auto::Builder,
-};
+use hyper::{body::Incoming, server::conn::http1, service::service_fn};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpListener,
@@ -51,8 +48,6 @@ const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 /// The largest head of a request.
 const HEAD_BYTES_MAX: usize = 64 * 1024;
-/// The largest body: the longest command and environment, escaped as JSON, fit.
-const BODY_BYTES_MAX: usize = 1024 * 1024;
 /// How long connections have to end when the coordinator stops. All in all it takes less than the 10 s after which an
 /// engine kills a container that it stops.
 const STOP_TIMEOUT: Duration = Duration::from_secs(3);
@@ -80,7 +75,10 @@ pub async fn serve(app: Arc<App>, door: Door) {
                 let Some(place) = crowd.admit(address.ip()) else {
                     if warned.is_none_or(|warned| warned.elapsed() >= WARN_EVERY) {
                         warned = Some(Instant::now());
-                        warn!("a connection from {} is one too many, and is closed: see limits.connections", address.ip());
+                        warn!(
+                            "a connection from {} is one too many, and is closed: see limits.connections",
+                            address.ip()
+                        );
                     }
                     continue;
                 };
@@ -114,8 +112,8 @@ pub async fn serve(app: Arc<App>, door: Door) {
 pub fn routes(app: Arc<App>) -> Router {
     let tls = app.front.tls;
     router(app)
-        .layer(middleware::from_fn(body::in_time))
-        .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
+        .layer(middleware::from_fn(body::bounded))
+        .layer(DefaultBodyLimit::max(body::BYTES_MAX))
         .layer(CatchPanicLayer::new())
         .layer(middleware::map_response(problem::uniform))
         .layer(middleware::from_fn(move |request: Request, next: Next| headers::add(tls, request, next)))
@@ -139,18 +137,19 @@ pub async fn connection<S>(app: Arc<App>, stream: S, peer: Peer, routes: Router)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let service = hyper::service::service_fn(move |mut request: Request<Incoming>| {
+    let service = service_fn(move |mut request: Request<Incoming>| {
         request.extensions_mut().insert(peer);
         let routes = routes.clone();
         async move { Ok::<_, Infallible>(routes.oneshot(request).await.unwrap_or_else(|never| match never {})) }
     });
-    let mut builder = Builder::new(TokioExecutor::new()).http1_only();
-    builder
-        .http1()
+    // The builder that tells HTTP/1 and 2 apart waits without end for a first byte.
+    let served = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEADER_TIMEOUT)
-        .max_buf_size(HEAD_BYTES_MAX);
-    let served = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
+        .max_header_size(HEAD_BYTES_MAX)
+        .max_buf_size(2 * HEAD_BYTES_MAX)
+        .serve_connection(TokioIo::new(stream), service)
+        .with_upgrades();
     tokio::pin!(served);
     let ended = tokio::select! {
         biased;

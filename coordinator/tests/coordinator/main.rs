@@ -6,6 +6,7 @@
 mod api;
 mod channel;
 mod dispatcher;
+mod door;
 mod outage;
 mod program;
 mod store;

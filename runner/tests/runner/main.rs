@@ -10,6 +10,8 @@ mod checkout;
 mod connection;
 mod images;
 mod soak;
+mod targets;
+mod transport;
 mod world;
 
 use world::{Bind, Upload, WorldWith};

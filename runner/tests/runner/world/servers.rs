@@ -50,6 +50,15 @@ pub(crate) async fn git_daemon(root: &Path) -> (Child, u16) {
     (daemon, port)
 }
 
+/// Says of everything that it is now at `there`.
+pub(crate) async fn moved(there: String) -> SocketAddr {
+    let routes = Router::new().fallback(async move |request: Request| {
+        let rest = request.uri().path_and_query().map_or("/", |rest| rest.as_str());
+        (StatusCode::MOVED_PERMANENTLY, [("location", format!("{there}{rest}"))])
+    });
+    serve(routes).await
+}
+
 /// Takes connections and never says anything.
 pub(crate) async fn silent() -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

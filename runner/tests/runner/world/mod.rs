@@ -26,41 +26,59 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 /// The image that `scripts/images` makes for tests.
 pub(crate) const IMAGE: &str = "caisson-busybox:test";
 
-/// How workspaces get into containers in a world.
-pub(crate) trait Transport {
-    const SETTING: &str;
+/// What one world's runner differs in from another's.
+pub(crate) trait Kind {
+    /// How workspaces get into containers.
+    const TRANSPORT: &str;
+    /// Whether it runs as nobody, who may use the engine.
+    const NOBODY: bool = false;
 }
 
+/// As root, which sees what containers write.
 pub(crate) struct Bind;
+
+impl Kind for Bind {
+    const TRANSPORT: &str = "workspace.transport=bind";
+}
+
+/// As root, and sends checkouts into containers.
 pub(crate) struct Upload;
 
-impl Transport for Bind {
-    const SETTING: &str = "workspace.transport=bind";
+impl Kind for Upload {
+    const TRANSPORT: &str = "workspace.transport=upload";
 }
 
-impl Transport for Upload {
-    const SETTING: &str = "workspace.transport=upload";
+/// As nobody, and left to itself.
+pub(crate) struct Nobody;
+
+impl Kind for Nobody {
+    const TRANSPORT: &str = "workspace.transport=auto";
+    const NOBODY: bool = true;
 }
 
 /// A coordinator, one runner and one repository.
-pub(crate) struct WorldWith<T> {
+pub(crate) struct WorldWith<K> {
     pub(crate) coordinator: Coordinator,
     pub(crate) runner: Runner,
     pub(crate) repository: Repository,
     _home: TempDir,
-    _transport: PhantomData<T>,
+    _kind: PhantomData<K>,
 }
 
-impl<T: Transport> WorldWith<T> {
+impl<K: Kind> WorldWith<K> {
     /// With a runner that has these settings beside those of every test.
     pub(crate) async fn with(settings: &[&str]) -> Self {
         let home = tempfile::tempdir().unwrap();
         let coordinator = Coordinator::start().await;
         let repository = Repository::make(&home.path().join("repository"), &[("file.txt", "hello\n")]);
-        let settings = [&[T::SETTING], settings].concat();
-        let runner = Runner::start(&home.path().join("runner"), &coordinator, &settings);
+        let settings = [&[K::TRANSPORT], settings].concat();
+        let runner = if K::NOBODY {
+            Runner::start_as_nobody(home.path(), &coordinator, &settings)
+        } else {
+            Runner::start(&home.path().join("runner"), &coordinator, &settings)
+        };
         coordinator.wait("the runner registers", |seen| seen.registrations.len() == 1).await;
-        Self { coordinator, runner, repository, _home: home, _transport: PhantomData }
+        Self { coordinator, runner, repository, _home: home, _kind: PhantomData }
     }
 
     /// As `with`, on an engine of its own.

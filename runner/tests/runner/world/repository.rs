@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
 };
 
@@ -31,6 +32,22 @@ impl Repository {
     pub(crate) fn commit(&self, files: &[(&str, &str)]) -> String {
         let parent = self.git.head().ok().map(|head| head.peel_to_commit().unwrap());
         self.commit_onto(parent.as_ref().map(git2::Commit::id), Some("HEAD"), files)
+    }
+
+    /// Adds a commit of files that are there.
+    pub(crate) fn commit_as_it_is(&self, names: &[&str]) {
+        let mut index = self.git.index().unwrap();
+        for name in names {
+            index.add_path(Path::new(name)).unwrap();
+        }
+        index.write().unwrap();
+        self.commit(&[]);
+    }
+
+    /// Adds a commit in which a file can be executed.
+    pub(crate) fn make_executable(&self, name: &str) {
+        fs::set_permissions(self.path.join(name), fs::Permissions::from_mode(0o755)).unwrap();
+        self.commit_as_it_is(&[name]);
     }
 
     /// Adds a commit that no branch or tag reaches.

@@ -2,6 +2,7 @@
 
 use std::{
     fs::{self, File},
+    os::unix::{fs::MetadataExt, process::CommandExt},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     time::Duration,
@@ -17,8 +18,12 @@ pub(crate) struct Runner {
     home: PathBuf,
     arguments: Vec<String>,
     engine: Option<String>,
+    nobody: bool,
     process: Child,
 }
+
+/// The user who owns nothing.
+const NOBODY: u32 = 65534;
 
 impl Runner {
     /// Starts a runner with settings that suit tests, and these on top.
@@ -26,7 +31,16 @@ impl Runner {
         Self::start_at(home, &coordinator.url(), settings)
     }
 
+    /// Starts a runner as nobody, who owns everything in `home`.
+    pub(crate) fn start_as_nobody(home: &Path, coordinator: &Coordinator, settings: &[&str]) -> Self {
+        Self::start_with(&home.join("runner"), &coordinator.url(), settings, Some(home))
+    }
+
     pub(crate) fn start_at(home: &Path, url: &str, settings: &[&str]) -> Self {
+        Self::start_with(home, url, settings, None)
+    }
+
+    fn start_with(home: &Path, url: &str, settings: &[&str], nobodys: Option<&Path>) -> Self {
         let name = format!("test-{}", uuid::Uuid::new_v4().simple());
         fs::create_dir_all(home).unwrap();
         fs::write(home.join("token"), TOKEN).unwrap();
@@ -44,21 +58,25 @@ impl Runner {
         for setting in ours.iter().chain(settings) {
             arguments.extend(["--set".into(), (*setting).to_owned()]);
         }
-        let process = spawn(home, &arguments);
+        if let Some(folder) = nobodys {
+            let owner = format!("{NOBODY}");
+            assert!(Command::new("chown").arg("-R").arg(owner).arg(folder).status().unwrap().success());
+        }
+        let process = spawn(home, &arguments, nobodys.is_some());
         let engine = settings.iter().filter_map(|setting| setting.strip_prefix("engine.host="));
         let engine = engine.map(str::to_owned).next_back();
-        Self { name, home: home.to_owned(), arguments, engine, process }
+        Self { name, home: home.to_owned(), arguments, engine, nobody: nobodys.is_some(), process }
     }
 
     /// Starts it again with the same settings, after its process has ended.
     pub(crate) fn restart(&mut self) {
         self.process.wait().unwrap();
-        self.process = spawn(&self.home, &self.arguments);
+        self.process = spawn(&self.home, &self.arguments, self.nobody);
     }
 
     /// A second process with the same settings.
     pub(crate) fn twin(&self) -> Child {
-        spawn(&self.home.join(".."), &self.arguments)
+        spawn(&self.home.join(".."), &self.arguments, self.nobody)
     }
 
     pub(crate) fn kill(&self) {
@@ -175,9 +193,14 @@ impl Drop for Runner {
     }
 }
 
-fn spawn(home: &Path, arguments: &[String]) -> Child {
+fn spawn(home: &Path, arguments: &[String], nobody: bool) -> Child {
     let log = File::options().create(true).append(true).open(home.join("stderr")).unwrap();
-    Command::new(env!("CARGO_BIN_EXE_caisson-runner"))
+    let mut command = Command::new(env!("CARGO_BIN_EXE_caisson-runner"));
+    if nobody {
+        let engines_group = fs::metadata("/var/run/docker.sock").expect("run scripts/engine").gid();
+        command.uid(NOBODY).gid(engines_group);
+    }
+    command
         .args(arguments)
         .stdin(Stdio::null())
         .stdout(Stdio::null())

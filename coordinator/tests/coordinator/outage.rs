@@ -83,6 +83,9 @@ async fn runners_that_register_during_an_outage_are_served_after_it() {
     let house = house_on(&disk).await;
     let first = house.submitted("a").await;
     let second = house.submitted("b").await;
+    for name in ["r1", "r2"] {
+        house.credential(name).await;
+    }
     disk.fill();
     refused(&house).await;
     // Their registrations would hand out builds, which can't be stored: they are not answered.

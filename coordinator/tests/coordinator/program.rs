@@ -50,6 +50,7 @@ struct Process {
     address: SocketAddr,
     sign_in: String,
     token: String,
+    runner_token: String,
     client: Client,
 }
 
@@ -64,11 +65,13 @@ impl Process {
         let address = said.next().and_then(|line| line.rsplit_once("http://")?.1.parse().ok());
         let sign_in = said.next().and_then(|line| Some(line.split_once("sign in: ")?.1.to_owned()));
         let token = fs::read_to_string(data_dir.join("admin-token")).unwrap();
+        let runner_token = fs::read_to_string(data_dir.join("runner-token")).unwrap();
         Self {
             child,
             address: address.expect("it says where it listens"),
             sign_in: sign_in.expect("it says how to sign in"),
             token: token.trim().to_owned(),
+            runner_token: runner_token.trim().to_owned(),
             client: Client::builder().no_proxy().build().unwrap(),
         }
     }
@@ -83,6 +86,14 @@ impl Process {
         let request = self.client.get(format!("http://{}{path}", self.address)).bearer_auth(&self.token);
         let response = request.send().await.unwrap();
         (response.status(), response.json().await.unwrap())
+    }
+
+    /// Exchanges the registration token for the credential of a runner.
+    async fn credential(&self, name: &str) -> String {
+        let request = self.client.post(format!("http://{}/api/v1/runner/credential", self.address));
+        let request = request.bearer_auth(&self.runner_token).json(&json!({ "name": name }));
+        let answer: Value = request.send().await.unwrap().json().await.unwrap();
+        answer["credential"].as_str().unwrap().to_owned()
     }
 
     async fn open_websocket(&self, path: &str, token: &str) -> Socket {
@@ -283,10 +294,10 @@ async fn a_signal_ends_it_promptly_whoever_is_connected() {
         let data_dir = folder.path().join("data");
         let mut process = Process::start(&data_dir);
         process.submit(&build("a")).await.unwrap();
-        let runner_token = fs::read_to_string(data_dir.join("runner-token")).unwrap();
+        let credential = process.credential("r1").await;
         let _viewer = process.open_websocket("/api/v1/events", &process.token).await;
         let _reader = process.open_websocket("/api/v1/builds/1/log/stream", &process.token).await;
-        let _runner = process.open_websocket("/api/v1/runner/channel", runner_token.trim()).await;
+        let _runner = process.open_websocket("/api/v1/runner/channel", &credential).await;
         let follow = format!("http://{}/api/v1/builds/1/log?follow=true", process.address);
         let _follower = process.client.get(follow).bearer_auth(&process.token).send().await.unwrap();
         let began = Instant::now();

@@ -1,15 +1,18 @@
 //! Who is let in, through every door there is.
 
-use std::{fs, os::unix::fs::PermissionsExt, path::Path};
+use std::{collections::BTreeSet, fs, os::unix::fs::PermissionsExt, path::Path};
 
-use caisson_coordinator::{coordinator::Coordinator, http, settings::Settings};
+use caisson_coordinator::{access::Role, coordinator::Coordinator, http, settings::Settings};
 use reqwest::Method;
+use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite;
 
 use crate::support::{Answer, House, Runner};
 
 /// What everyone may see.
-const PUBLIC: [&str; 4] = ["/healthz", "/readyz", "/sign-in", "/api/v1/session"];
+const PUBLIC: [&str; 3] = ["/healthz", "/readyz", "/sign-in"];
+/// Where who has no session or credential yet gets one.
+const DOORS: [(&str, &str); 2] = [("POST", "/api/v1/session"), ("POST", "/api/v1/runner/credential")];
 /// The dashboard's own files, which hold no data.
 const DASHBOARD: [&str; 7] =
     ["/", "/new", "/builds/{build}", "/queue", "/runners", "/trends", "/assets/{file}"];
@@ -19,18 +22,23 @@ const UNLISTED: [&str; 2] = ["/api/v1/openapi.json", "/metrics"];
 const CHANNEL: &str = "/api/v1/runner/channel";
 const NOWHERE: [&str; 5] = ["/nothing", "/api/v1/nothing", "/api", "/admin-token", "/sign-in/x"];
 
-/// Each route that is for people: the method, and a path to build 1.
-fn for_people() -> Vec<(Method, String)> {
+/// Each route that the document describes.
+fn described() -> BTreeSet<(String, String)> {
     let document = serde_json::to_value(http::openapi()).unwrap();
-    let mut routes = Vec::new();
-    for (path, operations) in document["paths"].as_object().unwrap() {
-        for method in operations.as_object().unwrap().keys() {
-            let method = method.to_uppercase().parse().unwrap();
-            routes.push((method, path.replace("{id}", "1")));
-        }
-    }
-    routes.extend(UNLISTED.map(|path| (Method::GET, path.to_owned())));
-    routes
+    let paths = document["paths"].as_object().unwrap();
+    let methods = |operations: &Value| operations.as_object().unwrap().keys().cloned().collect::<Vec<_>>();
+    paths
+        .iter()
+        .flat_map(|(path, operations)| {
+            methods(operations).into_iter().map(|method| (method.to_uppercase(), path.clone()))
+        })
+        .collect()
+}
+
+/// Each route that is for people: the method, and a path to build 1 or to what is not there.
+fn for_people() -> Vec<(Method, String)> {
+    let path = |route: &str| route.replace("{id}", "1").replace("{name}", "nobody");
+    http::policy().iter().map(|(_, method, route)| (method.parse().unwrap(), path(route))).collect()
 }
 
 /// The paths that the sources route, word for word.
@@ -49,7 +57,7 @@ fn routed_in_sources() -> Vec<String> {
 }
 
 #[test]
-fn no_route_is_without_a_policy() {
+fn s01_no_route_is_without_a_policy() {
     let mut known: Vec<String> =
         [&PUBLIC[..], &DASHBOARD, &UNLISTED, &[CHANNEL]].concat().iter().map(ToString::to_string).collect();
     known.sort();
@@ -58,11 +66,51 @@ fn no_route_is_without_a_policy() {
         known,
         "a route that the document does not describe belongs into a list here"
     );
-    assert!(for_people().len() >= 14, "{:?}", for_people());
+    let ruled = http::policy().iter().map(|(_, method, path)| (method.to_string(), path.to_string()));
+    let ruled: BTreeSet<_> = ruled.collect();
+    assert_eq!(ruled.len(), http::policy().len(), "each route has one rule");
+    let open = DOORS.map(|(method, path)| (method.to_owned(), path.to_owned()));
+    let unlisted = UNLISTED.map(|path| ("GET".to_owned(), path.to_owned()));
+    let known: BTreeSet<_> = described().into_iter().chain(unlisted).collect();
+    assert_eq!(ruled.union(&open.into()).cloned().collect::<BTreeSet<_>>(), known);
 }
 
 #[tokio::test]
-async fn nothing_opens_without_the_right_token() {
+async fn s02_each_role_may_do_what_the_policy_says_and_nothing_else() {
+    let house = House::start().await;
+    house.submitted("a").await;
+    for role in Role::ALL {
+        let token = house.token(role.as_str(), json!({ "role": role })).await;
+        for (needed, method, route) in http::policy() {
+            // It is what this test asks with.
+            if *route == "/api/v1/session" && *method == "DELETE" {
+                continue;
+            }
+            let path = route.replace("{id}", "1").replace("{name}", "nobody");
+            let answer =
+                Answer::to(house.stranger(method.parse().unwrap(), &path).bearer_auth(&token)).await;
+            if role < *needed {
+                assert_eq!(answer.problem(), (403, "role_too_low".into()), "{role}: {method} {path}");
+                assert_eq!(answer.json()["needs_role"], needed.as_str());
+            } else {
+                assert!(!matches!(answer.status, 401 | 403), "{role}: {method} {path}: {}", answer.text());
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn s01_what_the_policy_does_not_know_is_not_served() {
+    let house = House::start().await;
+    let answer = Answer::to(house.person(Method::DELETE, "/api/v1/builds")).await;
+    assert_eq!(answer.problem(), (405, "method_not_allowed".into()));
+    assert_eq!(answer.header("allow"), "GET,HEAD,POST");
+    let head = Answer::to(house.person(Method::HEAD, "/api/v1/builds")).await;
+    assert_eq!(head.status, 200, "who may read may ask for the head alone");
+}
+
+#[tokio::test]
+async fn s01_nothing_opens_without_the_right_token() {
     let house = House::start().await;
     house.submitted("a").await;
     let everything =
@@ -92,20 +140,25 @@ async fn nothing_opens_without_the_right_token() {
 }
 
 #[tokio::test]
-async fn a_runners_token_opens_the_channel_and_nothing_else() {
+async fn s05_a_runners_secrets_open_what_they_are_for_and_nothing_else() {
     let house = House::start().await;
     house.submitted("a").await;
-    for (method, path) in NOWHERE.map(|path| (Method::GET, path.to_owned())).into_iter().chain(for_people()) {
-        let answer = Answer::to(house.stranger(method.clone(), &path).bearer_auth(&house.runner_token)).await;
-        assert_eq!(answer.problem(), (401, "unauthorized".into()), "{method} {path}");
+    let credential = house.credential("r1").await;
+    let nowhere = NOWHERE.map(|path| (Method::GET, path.to_owned()));
+    for (method, path) in nowhere.into_iter().chain(for_people()) {
+        for secret in [&house.runner_token, &credential] {
+            let answer = Answer::to(house.stranger(method.clone(), &path).bearer_auth(secret)).await;
+            assert_eq!(answer.problem(), (401, "unauthorized".into()), "{method} {path}");
+        }
     }
+    assert_eq!(house.register(&credential, "r2").await.problem(), (401, "registration_invalid".into()));
     Runner::named(&house, "r1").await;
 }
 
 #[tokio::test]
 async fn a_persons_token_does_not_open_the_channel() {
     let house = House::start().await;
-    for token in [house.admin_token.as_str(), "wrong", ""] {
+    for token in [house.admin_token.as_str(), house.runner_token.as_str(), "wrong", ""] {
         let Err(tungstenite::Error::Http(refused)) = Runner::dial(&house, CHANNEL, token).await else {
             panic!("the channel opened with {token:?}")
         };
@@ -167,6 +220,7 @@ async fn sign_in(house: &House) -> String {
     assert_eq!((answer.status, answer.header("location")), (303, "/"));
     let cookie = answer.header("set-cookie");
     assert!(cookie.contains("HttpOnly") && cookie.contains("SameSite=Lax"), "{cookie}");
+    assert!(cookie.contains("Max-Age=2592000") && !cookie.contains("Secure"), "{cookie}");
     cookie.split(';').next().unwrap().to_owned()
 }
 

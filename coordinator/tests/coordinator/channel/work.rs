@@ -51,9 +51,6 @@ async fn another_version_of_the_protocol_is_refused_whatever_else_it_says() {
 async fn a_registration_that_is_not_valid_is_refused_with_what_is_wrong() {
     let house = House::start().await;
     for (change, word) in [
-        (json!({ "name": "" }), "name"),
-        (json!({ "name": "x".repeat(129) }), "name"),
-        (json!({ "name": "a\nb" }), "name"),
         (json!({ "name": null }), "string"),
         (json!({ "capacity": 0 }), "capacity"),
         (json!({ "capacity": 100_000 }), "capacity"),

@@ -99,6 +99,15 @@ impl House {
         self.stranger(method, path).bearer_auth(&self.admin_token)
     }
 
+    /// Makes a token with what `wanted` says, and gives its secret.
+    pub(crate) async fn token(&self, name: &str, wanted: Value) -> String {
+        let mut body = json!({ "name": name, "role": "viewer" });
+        body.as_object_mut().unwrap().extend(wanted.as_object().unwrap().clone());
+        let answer = Answer::to(self.person(Method::POST, "/api/v1/tokens").json(&body)).await;
+        assert_eq!(answer.status, 201, "{}", answer.text());
+        answer.json()["secret"].as_str().unwrap().to_owned()
+    }
+
     /// The credential of the runner of this name, which it is given the first time.
     pub(crate) async fn credential(&self, name: &str) -> String {
         let mut credentials = self.credentials.lock().await;

@@ -6,6 +6,7 @@
 pub mod access;
 pub mod blocking;
 mod clock;
+pub mod command;
 pub mod coordinator;
 pub mod dispatcher;
 pub mod http;

@@ -4,11 +4,12 @@ use std::{io::Write, path::PathBuf, process::ExitCode};
 
 use anyhow::Context;
 use caisson_coordinator::{
+    command::{self, UserCommand},
     coordinator::Coordinator,
     settings::{ENV_PREFIX, Settings},
 };
 use caisson_settings::Sources;
-use clap::Parser;
+use clap::{Parser, Subcommand};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
@@ -20,19 +21,29 @@ struct Arguments {
     #[arg(long, value_name = "ADDRESS")]
     listen: Option<String>,
     /// Folder that everything is kept in.
-    #[arg(long, value_name = "FOLDER")]
+    #[arg(long, value_name = "FOLDER", global = true)]
     data_dir: Option<PathBuf>,
     /// Repository of builds that name none.
     #[arg(long, value_name = "URL")]
     repository_url: Option<String>,
     #[command(flatten)]
     sources: Sources,
+    #[command(subcommand)]
+    task: Option<Task>,
+}
+
+/// What to do instead of running.
+#[derive(Subcommand)]
+enum Task {
+    /// Says who may sign in, whether or not the coordinator runs: for the first admin, and a lost password.
+    #[command(subcommand)]
+    User(UserCommand),
 }
 
 fn main() -> ExitCode {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false).init();
-    match run(&Arguments::parse()) {
+    match run(Arguments::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             let _ = writeln!(std::io::stderr(), "caisson-coordinator: {error:#}");
@@ -41,7 +52,7 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(arguments: &Arguments) -> anyhow::Result<()> {
+fn run(arguments: Arguments) -> anyhow::Result<()> {
     let given = [
         ("listen", arguments.listen.clone()),
         ("data_dir", arguments.data_dir.as_ref().map(|folder| folder.display().to_string())),
@@ -53,6 +64,9 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
     }
     let settings = loaded.settings.check().map_err(anyhow::Error::msg)?;
     tokio::runtime::Runtime::new().context("the async runtime")?.block_on(async {
+        if let Some(Task::User(command)) = arguments.task {
+            return command::user(&settings.data_dir, command).await;
+        }
         // Heard from the first moment on: who reads where it listens may already want it to stop.
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;

@@ -16,7 +16,7 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
 use super::{BuildFilter, BuildKey, BuildRecord, Millis, Store, StoreError};
 
 /// What makes each version of the schema from the one before. A file's `user_version` says how many it has seen.
-const MIGRATIONS: [&str; 1] = [include_str!("sqlite/schema-1.sql")];
+const MIGRATIONS: [&str; 2] = [include_str!("sqlite/schema-1.sql"), include_str!("sqlite/schema-2.sql")];
 /// How long a statement waits for another process, such as a backup, to let go of the file.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 /// How many connections for reading are kept open.
@@ -111,7 +111,8 @@ impl Store for SqliteStore {
 
     /// Writes something that changes nothing: a full disk shows only then.
     async fn probe(&self) -> Result<(), StoreError> {
-        self.write(|transaction| transaction.pragma_update(None, "user_version", MIGRATIONS.len() as i64)).await
+        self.write(|transaction| transaction.pragma_update(None, "user_version", MIGRATIONS.len() as i64))
+            .await
     }
 }
 
@@ -136,7 +137,11 @@ impl File {
 }
 
 /// Opens a file for writing, makes it where there is none, and brings its schema up to date.
-pub(crate) fn open(path: &Path, busy_timeout: Duration, migrations: &[&str]) -> Result<Connection, StoreError> {
+pub(crate) fn open(
+    path: &Path,
+    busy_timeout: Duration,
+    migrations: &[&str],
+) -> Result<Connection, StoreError> {
     let mut writer = Connection::open(path)?;
     configure(&writer, busy_timeout)?;
     writer.pragma_update(None, "journal_mode", "WAL")?;
@@ -162,6 +167,10 @@ fn migrate(writer: &mut Connection, migrations: &[&str]) -> Result<(), StoreErro
     }
     for (version, migration) in (1i64..).zip(migrations).filter(|(version, _)| *version > found) {
         let transaction = writer.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        // Another program may have been faster.
+        if transaction.pragma_query_value(None, "user_version", |row| row.get::<_, i64>(0))? >= version {
+            continue;
+        }
         transaction.execute_batch(migration)?;
         transaction.pragma_update(None, "user_version", version)?;
         transaction.commit()?;

@@ -1,6 +1,6 @@
 //! What is asked of the store, as queries.
 
-use std::sync::Arc;
+use std::{cmp::Reverse, sync::Arc};
 
 use caisson_protocol::{BuildSpec, Phases, Status};
 use caisson_scheduler::{IdempotencyKey, RememberedKey, Restored, RunnerRef};
@@ -14,13 +14,18 @@ const KEYS_MAX: u32 = 100_000;
 
 const BUILD: &str =
     "SELECT number, id, repository_url, commit_name, command, image, env, labels, timeout_seconds,
-    status, result_reason, result_message, exit_code, queued_at, started_at, finished_at FROM builds";
+    status, result_reason, result_message, exit_code, queued_at, started_at, finished_at";
+
+/// Ended builds that have all `:pieces`, as the index has them one after the other: a cross join is not turned around.
+const INDEXED: &str = "(SELECT rowid AS found FROM builds_text WHERE builds_text MATCH :pieces)
+    CROSS JOIN builds ON number = found";
 
 pub(super) fn restore(reader: &Connection) -> Result<Restored> {
     // One transaction, so that all three queries see the same moment.
     let moment = reader.unchecked_transaction()?;
-    let live =
-        format!("{BUILD} WHERE status IN ('queued', 'assigned', 'running', 'canceling') ORDER BY number");
+    let live = format!(
+        "{BUILD} FROM builds WHERE status IN ('queued', 'assigned', 'running', 'canceling') ORDER BY number"
+    );
     let mut builds = Vec::new();
     for build in moment.prepare(&live)?.query_map([], build_row)? {
         let build = build?;
@@ -44,11 +49,11 @@ pub(super) fn restore(reader: &Connection) -> Result<Restored> {
 pub(super) fn build(reader: &Connection, which: BuildKey) -> Result<Option<BuildRecord>> {
     let found = match which {
         BuildKey::Id(id) => {
-            let sql = format!("{BUILD} WHERE id = ?1");
+            let sql = format!("{BUILD} FROM builds WHERE id = ?1");
             reader.prepare_cached(&sql)?.query_row([id.to_string()], build_row).optional()?
         }
         BuildKey::Number(number) => {
-            let sql = format!("{BUILD} WHERE number = ?1");
+            let sql = format!("{BUILD} FROM builds WHERE number = ?1");
             let number = i64::try_from(number).unwrap_or(i64::MAX);
             reader.prepare_cached(&sql)?.query_row([number], build_row).optional()?
         }
@@ -57,7 +62,41 @@ pub(super) fn build(reader: &Connection, which: BuildKey) -> Result<Option<Build
 }
 
 pub(super) fn builds(reader: &Connection, filter: &BuildFilter) -> Result<Vec<BuildRecord>> {
+    let Some(pieces) = filter.text.as_deref().and_then(pieces) else {
+        return page(reader, filter, Among::All);
+    };
+    let mut found = page(reader, filter, Among::Live)?;
+    found.extend(page(reader, filter, Among::Ended { pieces })?);
+    found.sort_unstable_by_key(|build| Reverse(build.number));
+    found.truncate(filter.limit);
+    Ok(found)
+}
+
+/// Which builds are looked through.
+enum Among {
+    All,
+    /// Those that have not ended: few.
+    Live,
+    /// Those that have, and that have all these pieces of text: an index finds them.
+    Ended {
+        pieces: String,
+    },
+}
+
+fn page(reader: &Connection, filter: &BuildFilter, among: Among) -> Result<Vec<BuildRecord>> {
     let mut conditions = vec!["number < :before"];
+    let (source, order, pieces) = match among {
+        Among::All => ("builds", "number", None),
+        Among::Live => {
+            conditions.push("status IN ('queued', 'assigned', 'running', 'canceling')");
+            ("builds", "number", None)
+        }
+        // The index is read backwards for as long as it takes to fill the page.
+        Among::Ended { pieces } => {
+            conditions.push("found < :before");
+            (INDEXED, "found", Some(pieces))
+        }
+    };
     let text = filter.text.as_deref().map(like_pattern);
     let statuses: Vec<&str> = filter.statuses.iter().map(|status| status.as_str()).collect();
     let statuses = serde_json::to_string(&statuses).unwrap_or_default();
@@ -74,7 +113,7 @@ pub(super) fn builds(reader: &Connection, filter: &BuildFilter) -> Result<Vec<Bu
         );
     }
     let conditions = conditions.join(" AND ");
-    let sql = format!("{BUILD} WHERE {conditions} ORDER BY number DESC LIMIT :limit");
+    let sql = format!("{BUILD} FROM {source} WHERE {conditions} ORDER BY {order} DESC LIMIT :limit");
     let mut statement = reader.prepare_cached(&sql)?;
     let before = i64::try_from(filter.before.unwrap_or(u64::MAX)).unwrap_or(i64::MAX);
     let limit = i64::try_from(filter.limit).unwrap_or(i64::MAX);
@@ -84,6 +123,7 @@ pub(super) fn builds(reader: &Connection, filter: &BuildFilter) -> Result<Vec<Bu
         ":statuses": statuses,
         ":repository_url": filter.repository_url,
         ":text": text,
+        ":pieces": pieces,
     };
     // Only names that the statement has may be bound.
     for (name, value) in values {
@@ -97,6 +137,15 @@ pub(super) fn builds(reader: &Connection, filter: &BuildFilter) -> Result<Vec<Bu
         found.push(with_attempts(reader, build_row(row)?)?);
     }
     Ok(found)
+}
+
+/// What the text of a search means to the index: each three letters in a row, wherever they are. `None` for a text that
+/// has no three.
+fn pieces(text: &str) -> Option<String> {
+    let letters: Vec<char> = text.chars().collect();
+    let piece = |letters: &[char]| format!("\"{}\"", letters.iter().collect::<String>().replace('"', "\"\""));
+    let pieces: Vec<String> = letters.windows(3).map(piece).collect();
+    (!pieces.is_empty()).then(|| pieces.join(" "))
 }
 
 /// What the text of a search means to LIKE: itself, anywhere.

@@ -46,6 +46,7 @@ laws! {
     builds_are_filtered_by_status
     builds_are_filtered_by_repository
     builds_are_searched_by_text_whatever_its_case
+    a_search_has_pages_over_live_and_ended_builds
     what_is_special_in_patterns_is_searched_literally
     filters_hold_together
     facts_of_an_attempt_read_back_as_written
@@ -288,7 +289,7 @@ async fn builds_are_searched_by_text_whatever_its_case(shelf: Shelf) {
     let elsewhere =
         with_spec(3, |spec| spec.repository_url = "https://example.org/other.git".parse().unwrap());
     shelf.commit(&[with_command(1, "Make ALL, und Größe Ä"), of_branch, elsewhere]).await;
-    for (text, found) in [
+    let searches = [
         ("make all", vec![1]),
         ("MAKE", vec![3, 2, 1]),
         ("feature/s", vec![2]),
@@ -296,9 +297,8 @@ async fn builds_are_searched_by_text_whatever_its_case(shelf: Shelf) {
         ("Größe Ä", vec![1]),
         ("größe ä", vec![]),
         ("nowhere", vec![]),
-    ] {
-        assert_eq!(shelf.numbers(with_text(text)).await, found, "{text:?}");
-    }
+    ];
+    shelf.finds(searches).await;
 }
 
 async fn what_is_special_in_patterns_is_searched_literally(shelf: Shelf) {
@@ -306,7 +306,7 @@ async fn what_is_special_in_patterns_is_searched_literally(shelf: Shelf) {
     shelf
         .commit(&(1..).zip(commands).map(|(number, one)| with_command(number, one)).collect::<Vec<_>>())
         .await;
-    for (text, found) in [
+    let searches = [
         ("%", vec![1]),
         ("0%", vec![1]),
         ("_", vec![2]),
@@ -316,9 +316,21 @@ async fn what_is_special_in_patterns_is_searched_literally(shelf: Shelf) {
         (r"\%", vec![]),
         ("'", vec![5]),
         ("[a-z]*?", vec![5]),
-    ] {
-        assert_eq!(shelf.numbers(with_text(text)).await, found, "{text:?}");
-    }
+        ("axb OR a_b", vec![]),
+        ("\"axb\"", vec![]),
+    ];
+    shelf.finds(searches).await;
+}
+
+async fn a_search_has_pages_over_live_and_ended_builds(shelf: Shelf) {
+    shelf.commit(&(1..=9).map(|number| with_command(number, "make all")).collect::<Vec<_>>()).await;
+    shelf.commit(&[2, 4, 5, 8].map(|number| ended(number, Outcome::Canceled))).await;
+    let page = |before| BuildFilter { before, limit: 4, ..with_text("make") };
+    assert_eq!(shelf.numbers(page(None)).await, [9, 8, 7, 6]);
+    assert_eq!(shelf.numbers(page(Some(6))).await, [5, 4, 3, 2]);
+    assert_eq!(shelf.numbers(page(Some(2))).await, [1]);
+    let canceled = BuildFilter { statuses: vec![Status::Canceled], ..page(Some(8)) };
+    assert_eq!(shelf.numbers(canceled).await, [5, 4, 2]);
 }
 
 async fn filters_hold_together(shelf: Shelf) {

@@ -75,6 +75,19 @@ impl Shelf {
         self.store.builds(&BuildFilter { limit, ..filter.clone() }).await.unwrap()
     }
 
+    /// Checks what each search finds while the builds wait, and again once all of them have ended.
+    async fn finds<const N: usize>(&self, searches: [(&str, Vec<u64>); N]) {
+        for (text, found) in &searches {
+            assert_eq!(self.numbers(with_text(text)).await, *found, "{text:?} among those that wait");
+        }
+        let all = self.numbers(BuildFilter::default()).await;
+        self.commit(&all.into_iter().map(|number| ended(number, Outcome::Canceled)).collect::<Vec<_>>())
+            .await;
+        for (text, found) in &searches {
+            assert_eq!(self.numbers(with_text(text)).await, *found, "{text:?} among those that have ended");
+        }
+    }
+
     /// The numbers of the builds that match.
     async fn numbers(&self, filter: BuildFilter) -> Vec<u64> {
         self.list(&filter).await.iter().map(|build| build.number).collect()

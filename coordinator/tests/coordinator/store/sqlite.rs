@@ -17,6 +17,26 @@ fn many(from: u64) -> Vec<Change> {
     (from..from + 200).map(|number| with_command(number, &"x".repeat(4000))).collect()
 }
 
+#[tokio::test]
+async fn builds_that_ended_before_there_was_an_index_are_found() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("caisson.db");
+    let old = Connection::open(&path).unwrap();
+    old.execute_batch(include_str!("../../../src/store/sqlite/schema-1.sql")).unwrap();
+    old.pragma_update(None, "user_version", 1).unwrap();
+    old.execute_batch(
+        "INSERT INTO builds (number, id, repository_url, commit_name, command, image, env, labels, timeout_seconds,
+             status, queued_at)
+         VALUES (1, '019aac1e-7c00-7000-8000-000000000001', 'https://example.org/a.git', 'main', 'make old', 'busybox',
+             '{}', '[]', 60, 'canceled', 1)",
+    )
+    .unwrap();
+    drop(old);
+    let shelf = Shelf { store: Arc::new(open(&path)), folder: Some(folder) };
+    assert_eq!(shelf.numbers(with_text("make old")).await, [1]);
+    assert_eq!(shelf.numbers(with_text("make new")).await, NONE);
+}
+
 fn error_of(path: &Path) -> String {
     match SqliteStore::open(path) {
         Ok(_) => panic!("it was opened"),

@@ -12,7 +12,7 @@ const LOOKS = [
   { name: 'dark', colorScheme: 'dark' },
   { name: 'phone', colorScheme: 'light', width: 390, height: 844 },
 ];
-const PAGES = ['/', '/builds/1', '/builds/3', '/builds/4', '/builds/6', '/builds/9999', '/new', '/queue', '/runners', '/trends', '/nothing', '/?q=nothing-matches'];
+const PAGES = ['/', '/builds/1', '/builds/3', '/builds/4', '/builds/6', '/builds/9999', '/new', '/queue', '/runners', '/trends', '/nothing', '/?q=nothing-matches', '/settings', '/settings/tokens', '/settings/people', '/settings/runners', '/settings/audit'];
 
 let world;
 before(async () => {
@@ -23,6 +23,8 @@ before(async () => {
     [log], ['sleep 60', { timeout_seconds: 2 }], [`${log}; printf '\\033[31merror\\033[0m: assertion failed\\n' >&2; exit 101`],
     ['make', { commit: 'no-such-branch' }], ['true'], ['make release', { labels: ['gpu'] }],
   ];
+  await world.ask('/users', 'POST', { name: 'anna', role: 'operator', password: 'a long password' });
+  await world.ask('/tokens', 'POST', { name: 'nightly script', role: 'submitter', expires_in_seconds: 86_400 });
   for (const [command, more] of commands) await world.submit(command, more);
   for (const number of [1, 2, 3, 4, 5]) await world.ended(number);
   await world.submit(`${log}; sleep 600`, { env: { MODE: 'fast' } });
@@ -53,7 +55,7 @@ for (const look of LOOKS) {
     assert.deepEqual(await violations(page), [], 'help');
     const stranger = await world.stranger(look);
     await stranger.goto('/sign-in');
-    await stranger.getByLabel('Admin token').waitFor();
+    await stranger.getByLabel('Password').waitFor();
     await stranger.screenshot({ path: `${pictures}sign-in-${look.name}.png` });
     assert.deepEqual(await violations(stranger), [], 'sign in');
   });

@@ -13,16 +13,20 @@ const statusIs = (page, word) => eventually(`the status is ${word}`, async () =>
 test('a person signs in with the token, and out', async () => {
   const page = await world.stranger();
   await page.goto('/queue');
-  await page.getByLabel('Admin token').fill('wrong');
+  await page.getByRole('button', { name: 'Token' }).click();
+  const token = page.getByLabel('Token', { exact: true });
+  await token.fill('wrong');
   await page.getByRole('button', { name: 'Sign in' }).click();
-  await page.getByText('this is not the admin token').waitFor();
-  await page.getByLabel('Admin token').fill(world.token);
+  await page.getByText('This is not the admin token').waitFor();
+  await token.fill(world.token);
   await page.getByRole('button', { name: 'Sign in' }).click();
   await page.getByRole('heading', { name: 'Queue', level: 1 }).waitFor();
+  await page.getByRole('button', { name: 'Account' }).click();
   await page.getByRole('button', { name: 'Sign out' }).click();
-  await page.getByLabel('Admin token').waitFor();
+  // What was signed in with last is asked for first.
+  await token.waitFor();
   await page.goto('/');
-  await page.getByLabel('Admin token').waitFor();
+  await token.waitFor();
 });
 
 test('the printed link signs in once, and says so when it is used again', async () => {
@@ -132,6 +136,35 @@ test('filters and search are in the address, and the past is pages away', async 
   await page.getByText('No build matches').waitFor();
   await page.reload();
   assert.equal(await page.getByLabel('Search builds').inputValue(), 'no such command');
+});
+
+test('older builds are pages away, and new ones do not disturb who looks at them', async () => {
+  const canceled = [];
+  // More than two pages of builds, none of which needs a runner.
+  for (let count = 0; count < 105; count += 1) {
+    const build = await world.submit(`echo ${count}`, { labels: ['nowhere'] });
+    await world.ask(`/builds/${build.id}/cancel`, 'POST');
+    canceled.push(build.number);
+  }
+  const page = await world.person();
+  await page.goto('/?status=canceled');
+  const numbers = () => page.locator('a.open .id').allTextContents();
+  await page.getByText(`#${canceled.at(-1)}`, { exact: true }).waitFor();
+  assert.equal((await numbers()).length, 50);
+  await page.getByRole('link', { name: 'Older builds' }).click();
+  await page.getByText(`#${canceled.at(-51)}`, { exact: true }).waitFor();
+  const second = await numbers();
+  assert.equal(second[0], `#${canceled.at(-51)}`);
+  assert.equal(second.length, 50);
+  const late = await world.submit('echo late', { labels: ['nowhere'] });
+  await world.ask(`/builds/${late.id}/cancel`, 'POST');
+  await page.getByRole('link', { name: 'Older builds' }).click();
+  await page.getByText(`#${canceled[0]}`, { exact: true }).waitFor();
+  await page.goBack();
+  await page.getByText(second[0], { exact: true }).waitFor();
+  assert.deepEqual(await numbers(), second);
+  await page.getByRole('link', { name: 'Newest' }).click();
+  await page.getByText(`#${late.number}`, { exact: true }).waitFor();
 });
 
 test('a full queue refuses, says why, and keeps what was typed', async () => {

@@ -83,8 +83,9 @@ export class World {
     await this.startCoordinator(new URL(this.base).host);
   }
 
-  async startRunner(name, capacity) {
-    this.launch('runner', ['--coordinator-url', this.base, '--token-file', this.path('data/runner-token'), '--name', name, '--capacity', String(capacity), '--work-dir', this.path(name), '--set', 'git.allow_file_urls=true'], name);
+  async startRunner(name, capacity, settings = []) {
+    const set = ['git.allow_file_urls=true', ...settings].flatMap((setting) => ['--set', setting]);
+    this.launch('runner', ['--coordinator-url', this.base, '--token-file', this.path('data/runner-token'), '--name', name, '--capacity', String(capacity), '--work-dir', this.path(name), ...set], name);
     await eventually(`${name} is there`, async () => (await this.ask('/runners')).runners.some((runner) => runner.name === name));
   }
 
@@ -114,7 +115,7 @@ export class World {
   async ask(path, method = 'GET', body = undefined) {
     const answer = await fetch(`${this.base}/api/v1${path}`, { method, headers: { authorization: `Bearer ${this.token}` }, body: body && JSON.stringify(body) });
     if (!answer.ok) throw new Error(`${method} ${path}: ${answer.status} ${await answer.text()}`);
-    return answer.json();
+    return answer.status === 204 ? null : answer.json();
   }
 
   submit(command, more = {}) {
@@ -129,9 +130,10 @@ export class World {
   }
 
   /** A window of a person who is signed in. */
-  async person(look = {}) {
+  async person(look = {}, credentials = { token: this.token }) {
     const page = await this.stranger(look);
-    await page.context().request.post(`${this.base}/api/v1/session`, { data: { token: this.token } });
+    const answer = await page.context().request.post(`${this.base}/api/v1/session`, { data: credentials });
+    if (!answer.ok()) throw new Error(`not signed in: ${answer.status()} ${await answer.text()}`);
     return page;
   }
 

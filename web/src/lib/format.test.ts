@@ -1,5 +1,5 @@
 import { describe, expect, test } from 'vitest';
-import { ago, bytes, duration, growing, limit, offset } from './format';
+import { ago, bytes, duration, growing, limit, offset, until } from './format';
 
 test.each([[0, '0 ms'], [999, '999 ms'], [1000, '1.0 s'], [9949, '9.9 s'], [59_999, '59 s'], [61_000, '1m 01s'], [3_660_000, '1h 01m'], [90_000_000, '1d 01h'], [-5, '0 ms']])('%d ms last %s', (ms, text) => {
   expect(duration(ms)).toBe(text);
@@ -11,4 +11,7 @@ test('a line is placed in its log', () => expect([offset(-1), offset(7350), offs
 describe('how long ago', () => {
   const now = Date.UTC(2026, 0, 10);
   test.each([[10_000, 'just now'], [60_000, '1 min ago'], [3_600_000, '1 h ago'], [90_000_000, 'yesterday'], [4 * 86_400_000, '4 days ago']])('%d ms', (ms, text) => expect(ago(now - ms, now)).toBe(text));
+});
+describe('how long until then', () => {
+  test.each([[-1, 'over'], [20_000, 'in 1 min'], [3 * 3_600_000, 'in 3 h'], [30 * 86_400_000, 'in 30 days']])('%d ms', (ms, text) => expect(until(ms, 0)).toBe(text));
 });

@@ -37,6 +37,15 @@ export function ago(at: number, now: number): string {
   return new Date(at).toLocaleDateString(undefined, { dateStyle: 'medium' });
 }
 
+/** How long until then: `in 3 h`, `in 27 days`. What is over is told as such. */
+export function until(at: number, now: number): string {
+  const left = at - now;
+  if (left <= 0) return 'over';
+  if (left < HOUR) return `in ${Math.max(1, Math.round(left / MINUTE))} min`;
+  if (left < 2 * DAY) return `in ${Math.round(left / HOUR)} h`;
+  return `in ${Math.round(left / DAY)} days`;
+}
+
 export function moment(at: number): string {
   return new Date(at).toLocaleString(undefined, { dateStyle: 'medium', timeStyle: 'medium' });
 }
@@ -57,6 +66,9 @@ export function bytes(count: number): string {
 export function count(number: number): string {
   return number.toLocaleString('en').replaceAll(',', '\u2009');
 }
+
+/** What the coordinator says, as the sentence that it is. */
+export const sentence = (text: string): string => text.charAt(0).toUpperCase() + text.slice(1);
 
 /** How far into a log a line came: `4:07.3`. */
 export function offset(ms: number): string {

@@ -7,7 +7,9 @@ test('each address has its page', () => {
   expect(match('/')).toEqual({ name: 'builds' });
   expect(match('/builds/57')).toEqual({ name: 'build', id: '57' });
   expect(match('/queue/').name).toBe('queue');
-  expect(match('/nothing').name).toBe('nowhere');
+  expect(match('/settings')).toEqual({ name: 'settings', part: 'account' });
+  expect(match('/settings/tokens')).toEqual({ name: 'settings', part: 'tokens' });
+  expect([match('/settings/nothing').name, match('/nothing').name]).toEqual(['nowhere', 'nowhere']);
 });
 
 test('scales have round numbers, and reach the top', () => {

@@ -16,6 +16,15 @@ export type Edits = Schemas['Edits'];
 export type Trends = Schemas['Trends'];
 export type About = Schemas['About'];
 export type WaitingBuilds = Schemas['WaitingBuilds'];
+export type Session = Schemas['Session'];
+export type SignIn = Schemas['SignIn'];
+export type Role = Schemas['Role'];
+export type User = Schemas['User'];
+export type Token = Schemas['Token'];
+export type RunnerRegistration = Schemas['RunnerRegistration'];
+export type RunnerCredential = Schemas['RunnerCredential'];
+export type AuditEntry = Schemas['AuditEntry'];
+export type Action = Schemas['Action'];
 
 /** Why the coordinator did not do what it was asked. `code` is `unreachable` when it did not answer at all. */
 export class Problem extends Error {
@@ -56,17 +65,6 @@ export async function ask<T>(call: Promise<Answer<T>>): Promise<T> {
   }
   if (!answer.response.ok) throw Problem.of(answer.response.status, answer.error);
   return answer.data as T;
-}
-
-/** Signs this browser in with the admin token. */
-export async function signIn(token: string): Promise<void> {
-  let response: Response;
-  try {
-    response = await fetch('/api/v1/session', { method: 'POST', body: JSON.stringify({ token }) });
-  } catch {
-    throw Problem.unreachable();
-  }
-  if (!response.ok) throw Problem.of(response.status, await response.json().catch(() => null));
 }
 
 /** Any error as something to show. */

@@ -1,6 +1,6 @@
 /** Why a build ended as it did, and whose fault that is: at a glance, in words. */
 import type { Build } from '../api/client';
-import { limit } from '../format';
+import { limit, sentence } from '../format';
 
 export interface Explanation {
   /** Who can mend it. */
@@ -74,7 +74,7 @@ function failed({ exit_code, reason }: Ended): Explanation {
 
 function errored({ reason, message, attempt }: Ended): Explanation {
   // An address keeps its small letter.
-  const text = message && !/^\w+:\/\//.test(message) ? message.charAt(0).toUpperCase() + message.slice(1) : (message ?? '');
+  const text = message && !/^\w+:\/\//.test(message) ? sentence(message) : (message ?? '');
   const asked = REQUESTS[reason ?? ''];
   if (asked) return { fault: 'request', title: asked, text };
   const title = OWN[reason ?? ''] ?? 'It could not be run';

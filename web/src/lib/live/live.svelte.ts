@@ -1,6 +1,7 @@
 /** What happens, for everyone on the page: the connection, the runners, the queue's depth, and each build's changes. */
 import { getContext, setContext } from 'svelte';
-import { api, ask, socketUrl, type About, type Build, type RunnerState, type ServerEvent } from '../api/client';
+import { mayDo } from '../access/roles';
+import { api, ask, socketUrl, type About, type Build, type Role, type RunnerState, type ServerEvent, type Session } from '../api/client';
 import { Connection, type ConnectionState } from './connection';
 
 type BuildListener = (build: Build) => void;
@@ -8,6 +9,8 @@ type BuildListener = (build: Build) => void;
 export class Live {
   state = $state<ConnectionState>('connecting');
   signedIn = $state<boolean | null>(null);
+  /** Who is signed in. */
+  session = $state.raw<Session | null>(null);
   about = $state.raw<About | null>(null);
   runners = $state.raw<RunnerState[] | null>(null);
   queue = $state.raw<{ depth: number; limit: number } | null>(null);
@@ -36,6 +39,11 @@ export class Live {
     this.#connection.hurry();
   }
 
+  /** Whether somebody of this role may do it, and so whether it is offered. The coordinator decides for itself. */
+  may(role: Role): boolean {
+    return this.session !== null && mayDo(this.session.role, role);
+  }
+
   /** Calls `listener` with each build that changes, until the function it gives is called. */
   onBuild(listener: BuildListener): () => void {
     this.#listeners.add(listener);
@@ -45,13 +53,14 @@ export class Live {
   async signOut(): Promise<void> {
     await ask(api.DELETE('/api/v1/session'));
     this.#connection.stop();
+    this.session = null;
     this.signedIn = false;
   }
 
   /** A coordinator that is away may come back; one that does not know us has to be signed in to. */
   async #mayStay(): Promise<boolean> {
     try {
-      this.about = await ask(api.GET('/api/v1/about'));
+      [this.session, this.about] = await Promise.all([ask(api.GET('/api/v1/session')), ask(api.GET('/api/v1/about'))]);
       this.signedIn = true;
     } catch (error) {
       if ((error as { status?: number }).status === 401) {

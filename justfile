@@ -26,6 +26,12 @@ check:
 images:
     @exec scripts/images
 
+# plant each known bug in a copy of this checkout, and see that the tests catch it
+[positional-arguments]
+planted-bugs *bugs:
+    @scripts/build-tools
+    @exec scripts/planted-bugs "$@"
+
 # run the coordinator in simulated worlds: `--seeds 2000`, or one again: `--seed 7 --trace`
 [positional-arguments]
 simulate *args:

@@ -61,10 +61,9 @@ impl Scheduler {
         scheduler
     }
 
-    /// Goes back to what is stored, after a commit failed. What these requests asked for did not take place, even where
-    /// nothing of it is stored. Connections stay; since runners could not be served, all
-    /// of them have a full timeout. What waits is handed out with the next event, whatever it is: its step has to be
-    /// stored like any other.
+    /// Goes back to what is stored, after a commit failed. What was asked for by the `refused` requests did not take
+    /// place, stored or not. Connections stay; since runners could not be served, all of them have a full timeout. What
+    /// waits is handed out with the next event, whatever it is: its step has to be stored like any other.
     pub fn recover(&mut self, now: Moment, restored: Restored, refused: &[RequestId]) {
         self.fleet.free_all();
         self.fleet.forget_drains(refused);

@@ -10,6 +10,7 @@ use caisson_simulation::{
     play,
 };
 
+const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(3600);
 
 #[test]
@@ -20,7 +21,7 @@ fn a_coordinator_that_is_away_for_an_hour_finds_every_build_where_it_was() {
         (1800, Fault::KillRunner(0, Duration::from_secs(5))),
     ];
     for seed in 0..2 {
-        let report = happens(seed, builds_of_an_hour(), &faults);
+        let report = happens(HOUR, seed, builds_of_an_hour(), &faults);
         every_build_ran_once_and_succeeded(&report, 6);
         assert!(report.counts.contains_key("end delivered by a later process"));
         assert!(report.counts.contains_key("attempts resumed"));
@@ -30,7 +31,7 @@ fn a_coordinator_that_is_away_for_an_hour_finds_every_build_where_it_was() {
 #[test]
 fn a_coordinator_that_stands_still_for_an_hour_finds_every_build_where_it_was() {
     for seed in 0..2 {
-        let report = happens(seed, builds_of_an_hour(), &[(20, Fault::FreezeCoordinator(HOUR))]);
+        let report = happens(HOUR, seed, builds_of_an_hour(), &[(20, Fault::FreezeCoordinator(HOUR))]);
         every_build_ran_once_and_succeeded(&report, 6);
     }
 }
@@ -38,7 +39,7 @@ fn a_coordinator_that_stands_still_for_an_hour_finds_every_build_where_it_was() 
 #[test]
 fn a_store_that_takes_nothing_for_an_hour_costs_no_build() {
     for seed in 0..2 {
-        let report = happens(seed, builds_of_an_hour(), &[(20, Fault::StoreDown(HOUR))]);
+        let report = happens(HOUR, seed, builds_of_an_hour(), &[(20, Fault::StoreDown(HOUR))]);
         every_build_ran_once_and_succeeded(&report, 6);
         assert!(report.counts.contains_key("store refuses"));
     }
@@ -50,7 +51,7 @@ fn a_coordinator_that_stood_still_for_about_the_timeout_removes_nobody() {
     for (seed, pause) in (15_000..25_000).step_by(250).enumerate() {
         let silent = Script { pieces: vec![(90_000, 10)], ..build(1, 0) };
         let faults = [(20 + seed as u64 % 10, Fault::FreezeCoordinator(Duration::from_millis(pause)))];
-        let report = happens(seed as u64, vec![silent], &faults);
+        let report = happens(MINUTE, seed as u64, vec![silent], &faults);
         every_build_ran_once_and_succeeded(&report, 1);
     }
 }
@@ -60,7 +61,7 @@ fn a_coordinator_that_stood_still_for_about_the_timeout_removes_nobody() {
 fn a_log_that_went_with_the_power_before_its_end_was_stored_is_taken_in_again() {
     let mut lost = 0;
     for seed in 0..10 {
-        let report = happens(seed, vec![build(1, 10)], &[(0, Fault::PowerLossBeforeSeal)]);
+        let report = happens(MINUTE, seed, vec![build(1, 10)], &[(0, Fault::PowerLossBeforeSeal)]);
         every_build_ran_once_and_succeeded(&report, 1);
         lost += report.counts.get("log lost with the power").copied().unwrap_or(0);
     }
@@ -74,14 +75,14 @@ fn builds_of_an_hour() -> Vec<Script> {
     vec![labelled.clone(), labelled, build(5, 3000), build(5, 4000), build(10, 30), build(10, 30)]
 }
 
-/// A build that is submitted after so many seconds, and writes something each second for so many more.
+/// A build that is submitted after so many seconds, and takes so many more.
 fn build(submit_at_seconds: u64, seconds: usize) -> Script {
     Script {
         submit_at: Duration::from_secs(submit_at_seconds),
         keyed: true,
         labelled: false,
         prepare_ms: 500,
-        pieces: vec![(1000, 40); seconds],
+        pieces: vec![(10_000, 400); seconds.div_ceil(10)],
         exit_code: 0,
         trouble: Trouble::None,
         cancel_after: None,
@@ -89,8 +90,8 @@ fn build(submit_at_seconds: u64, seconds: usize) -> Script {
     }
 }
 
-/// Two runners of two places each, and what goes wrong after how many seconds.
-fn happens(seed: u64, scripts: Vec<Script>, faults: &[(u64, Fault)]) -> Report {
+/// Two runners of two places each, and what goes wrong after how many seconds; it lasts no longer than `trouble`.
+fn happens(trouble: Duration, seed: u64, scripts: Vec<Script>, faults: &[(u64, Fault)]) -> Report {
     let station =
         |name: &str, labelled| StationPlan { name: name.into(), labelled, capacity: 2, latency_ms: 20 };
     let faults = faults.iter().map(|(at, fault)| (Duration::from_secs(*at), *fault)).collect();
@@ -106,7 +107,7 @@ fn happens(seed: u64, scripts: Vec<Script>, faults: &[(u64, Fault)]) -> Report {
         stations: vec![station("r0", true), station("r1", false)],
         scripts,
         faults,
-        trouble: HOUR + Duration::from_secs(60),
+        trouble: trouble + MINUTE,
         mischief_percent: 0,
         commit_ms: 5,
     };

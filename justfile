@@ -37,3 +37,8 @@ planted-bugs *bugs:
 simulate *args:
     @scripts/build-tools
     @exec cargo run --quiet --package caisson-simulation --bin simulate -- "$@"
+
+# look for bytes that break what takes bytes in: `--seconds 60`, or one target: `repository_url`
+[positional-arguments]
+fuzz *args:
+    @exec scripts/fuzz "$@"

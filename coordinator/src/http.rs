@@ -54,6 +54,7 @@ pub use line::ConnectionLimits;
 pub use names::Names;
 pub use policy::{Rule, policy};
 pub use serve::{Door, connection, routes, serve};
+pub use submission::{read_edits, read_submission};
 pub use tls::{Certificate, CertificateFiles};
 
 /// What handlers work with.

@@ -86,6 +86,10 @@ impl FromStr for RepositoryUrl {
         if url.path().trim_matches('/').is_empty() {
             return Err(RepositoryUrlError::Path);
         }
+        // Written out, it may be longer than it was given: what is kept must be one that is taken again.
+        if url.as_str().len() > URL_BYTES_MAX {
+            return Err(RepositoryUrlError::TooLong);
+        }
         Ok(Self(url.into()))
     }
 }
@@ -273,6 +277,9 @@ mod tests {
         }
         let long = format!("https://example.org/{}", "x".repeat(3000));
         assert_eq!(long.parse::<RepositoryUrl>(), Err(E::TooLong));
+        // Each of these is two bytes as it is given, and six as it is kept and sent.
+        let grows = format!("https://example.org/{}", "ä".repeat(1000));
+        assert_eq!(grows.parse::<RepositoryUrl>(), Err(E::TooLong));
     }
 
     #[test]

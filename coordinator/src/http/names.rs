@@ -4,7 +4,10 @@
 //! dashboard. It shows in `Host`, which no page can choose: a name that is not the coordinator's own is refused. An
 //! address can't be pointed elsewhere, so a request for one was meant for it.
 
-use std::{net::IpAddr, sync::Arc};
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    sync::Arc,
+};
 
 use axum::{
     extract::{Request, State},
@@ -33,9 +36,19 @@ pub enum Names {
 }
 
 impl Names {
+    /// Whether a request is for this coordinator.
+    #[must_use]
+    pub fn take(&self, headers: &HeaderMap, uri: &Uri) -> bool {
+        self.have(asked_for(headers, uri))
+    }
+
     /// Whether this name is one of them.
     fn have(&self, name: &str) -> bool {
-        let address = name.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>().ok();
+        let in_brackets = name.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
+        let address = match in_brackets {
+            Some(address) => address.parse::<Ipv6Addr>().ok().map(IpAddr::V6),
+            None => name.parse::<Ipv4Addr>().ok().map(IpAddr::V4),
+        };
         let (public, is_ours) = match self {
             Self::Any => return true,
             Self::Local { public } => (public, address.is_some_and(|address| address.is_loopback())),
@@ -60,7 +73,7 @@ impl Names {
 
 /// Refuses requests for somebody else.
 pub(super) async fn check(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
-    if app.front.names.have(asked_for(request.headers(), request.uri())) {
+    if app.front.names.take(request.headers(), request.uri()) {
         return next.run(request).await;
     }
     let detail = format!(
@@ -90,7 +103,7 @@ mod tests {
 
     fn takes(names: &Names, host: &'static str) -> bool {
         let headers = HeaderMap::from_iter([(header::HOST, HeaderValue::from_static(host))]);
-        names.have(asked_for(&headers, &Uri::from_static("/")))
+        names.take(&headers, &Uri::from_static("/"))
     }
 
     #[test]
@@ -99,9 +112,14 @@ mod tests {
         for host in ["localhost", "LOCALHOST:3000", "127.0.0.1:3000", "127.0.0.2", "[::1]:3000"] {
             assert!(takes(&local, host), "{host}");
         }
-        for host in
-            ["evil.example", "localhost.evil.example", "192.168.1.7:3000", "", "127.0.0.1.evil.example:80"]
-        {
+        for host in [
+            "evil.example",
+            "localhost.evil.example",
+            "192.168.1.7:3000",
+            "",
+            "127.0.0.1.evil.example:80",
+            "::1]:80",
+        ] {
             assert!(!takes(&local, host), "{host}");
         }
     }

@@ -98,6 +98,23 @@ impl Edits {
     }
 }
 
+/// Reads a submission and does nothing with it. `Err` holds the problem that would be told.
+pub fn read_submission(
+    body: &[u8],
+    defaults: &BuildDefaults,
+) -> Result<BuildSpec, impl std::fmt::Debug + use<>> {
+    read_json::<NewBuild>(body).and_then(|new| new.check(defaults))
+}
+
+/// Reads what is to be changed of a build and does nothing with it. `Err` holds the problem that would be told.
+pub fn read_edits(
+    spec: &BuildSpec,
+    body: &[u8],
+    defaults: &BuildDefaults,
+) -> Result<BuildSpec, impl std::fmt::Debug + use<>> {
+    edited(spec, body, defaults)
+}
+
 /// Reads a submission, which becomes the build `id`.
 pub(super) fn read(
     id: BuildId,

@@ -18,7 +18,7 @@ build:
 test:
     @exec scripts/test
 
-# format, lints, shell scripts
+# format, lints, shell scripts, what comes from outside
 check:
     @exec scripts/check
 

@@ -84,8 +84,22 @@ pub enum WantedTransport {
 pub struct EngineConfig {
     /// Where its socket is.
     pub host: EngineHost,
+    /// What opens a remote one.
+    pub tls: EngineTls,
     /// How long it has to answer a call that it should answer at once.
     pub deadline: Period,
+}
+
+/// By what a remote engine and the runner know each other: files in PEM form, as `docker --tlsverify` takes them.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EngineTls {
+    /// The certificate of the authority that signed the engine's.
+    pub ca: Option<PathBuf>,
+    /// The runner's certificate.
+    pub cert: Option<PathBuf>,
+    /// Its private key.
+    pub key: Option<PathBuf>,
 }
 
 /// How repositories are fetched.
@@ -200,6 +214,7 @@ impl Default for Config {
             connect: Connect { attempts: 5, delay: Period::seconds(10) },
             engine: EngineConfig {
                 host: EngineHost("unix:///var/run/docker.sock".into()),
+                tls: EngineTls::default(),
                 deadline: Period::seconds(60),
             },
             git: Git {
@@ -371,7 +386,7 @@ impl From<CoordinatorUrl> for String {
     }
 }
 
-/// The engine's address: `unix://` and the path of a socket on this host.
+/// The engine's address: `unix://` and the path of a socket on this host, or `tcp://` and another host and port.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct EngineHost(String);
@@ -382,17 +397,28 @@ impl EngineHost {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// Whether it is not a socket on this host.
+    #[must_use]
+    pub fn is_remote(&self) -> bool {
+        self.0.starts_with("tcp://")
+    }
 }
 
 impl TryFrom<String> for EngineHost {
     type Error = &'static str;
 
     fn try_from(text: String) -> Result<Self, Self::Error> {
-        match text.strip_prefix("unix://") {
-            Some(path) if path.starts_with('/') => Ok(Self(text)),
-            _ => {
-                Err("expected unix:// and the path of the engine's socket; remote engines are not supported")
-            }
+        let is_socket = text.strip_prefix("unix://").is_some_and(|path| path.starts_with('/'));
+        let is_remote = text.starts_with("tcp://")
+            && Url::parse(&text).is_ok_and(|url| {
+                let plain = url.username().is_empty() && url.password().is_none() && url.query().is_none();
+                url.has_host() && url.port().is_some() && plain && matches!(url.path(), "" | "/")
+            });
+        if is_socket || is_remote {
+            Ok(Self(text))
+        } else {
+            Err("expected unix:// and the path of the engine's socket, or tcp:// and the host and port of a remote engine")
         }
     }
 }
@@ -480,6 +506,16 @@ mod tests {
         assert!("host-1.example.org".parse::<RunnerName>().is_ok());
         for name in ["", "-a", ".a", "a b", "a/b", "ä", &"x".repeat(101)] {
             assert!(name.parse::<RunnerName>().is_err(), "{name} was taken");
+        }
+    }
+
+    #[test]
+    fn an_engine_is_a_socket_or_a_host_with_a_port() {
+        let host = |text: &str| EngineHost::try_from(text.to_owned());
+        assert!(!host("unix:///run/docker.sock").unwrap().is_remote());
+        assert!(host("tcp://build-7.example.org:2376").unwrap().is_remote());
+        for text in ["", "/run/docker.sock", "unix://docker.sock", "tcp://x", "tcp://u:p@x:1", "http://x:1", "tcp://x:1/y"] {
+            assert!(host(text).is_err(), "{text} was taken");
         }
     }
 

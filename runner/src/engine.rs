@@ -197,6 +197,9 @@ pub enum OwnedKind {
 /// Why the engine did not do what it was asked to.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum EngineError {
+    /// The settings that lead to it can't be right.
+    #[error("{0}")]
+    Misconfigured(String),
     /// It can't be reached.
     #[error(
         "the Docker engine at {host} can't be reached ({cause}): start it (systemctl start docker), or set engine.host \

@@ -165,6 +165,7 @@ async fn find_engine(engine: &EngineConfig) -> Result<(Arc<dyn Engine>, EngineIn
                 }
                 return Ok((Arc::new(engine), info));
             }
+            Err(error @ EngineError::Misconfigured(_)) => return Err(error),
             Err(error) if tries >= ENGINE_TRIES => return Err(error),
             Err(error) => warn!("{error} (try {tries} of {ENGINE_TRIES})"),
         }

@@ -3,6 +3,7 @@
 //! What bollard 0.21 and Docker 20.10 need to be handled with care is said where it is done: attaching comes before
 //! starting, waiting after it, every call has a deadline of its own, and no name from outside becomes part of a URL.
 
+mod connect;
 mod containers;
 mod credentials;
 mod error;
@@ -14,7 +15,7 @@ use std::{collections::HashMap, path::Path, time::Duration};
 
 use async_trait::async_trait;
 use bollard::{
-    API_DEFAULT_VERSION, Docker,
+    Docker,
     models::{NetworkCreateRequest, SystemInfo},
     query_parameters::{
         ListContainersOptions, ListNetworksOptions, ListVolumesOptions, RemoveContainerOptions,
@@ -42,9 +43,10 @@ mod label {
     pub(super) const RUNNER: &str = "caisson.runner";
 }
 
-/// A Docker engine on this host.
+/// A Docker engine, on this host or another.
 pub struct DockerEngine {
     docker: Docker,
+    config: EngineConfig,
     host: String,
     /// How long the engine has for what it does at once. Making a container can wait for a slow disk.
     deadline: Duration,
@@ -56,11 +58,11 @@ impl DockerEngine {
     /// The engine at an address. Nothing is asked of it yet.
     ///
     /// # Errors
-    /// When there is no socket.
+    /// When there is no socket, or no certificate.
     pub fn at(config: &EngineConfig) -> Result<Self, EngineError> {
         let host = config.host.as_str().to_owned();
-        let docker = connect(&host).map(credentials::mend).map_err(|error| error::of_call(&host, error))?;
-        Ok(Self { docker, host, deadline: config.deadline.0, network: Mutex::new(()) })
+        let docker = connect::connect(config)?;
+        Ok(Self { docker, config: config.clone(), host, deadline: config.deadline.0, network: Mutex::new(()) })
     }
 
     /// Gives a call its deadline, and its errors our names.
@@ -131,12 +133,6 @@ fn shortcomings(info: &SystemInfo) -> Vec<String> {
     found.into_iter().filter(|(fine, _)| !fine).map(|(_, warning)| warning.to_owned()).collect()
 }
 
-fn connect(host: &str) -> Result<Docker, bollard::errors::Error> {
-    // bollard's own limit covers what it takes to answer; our deadlines are shorter, but for waiting, which it exempts.
-    const ANSWER_SECONDS: u64 = 3600;
-    Docker::connect_with_unix(host, ANSWER_SECONDS, API_DEFAULT_VERSION)
-}
-
 #[async_trait]
 impl Engine for DockerEngine {
     async fn probe(&self) -> Result<EngineInfo, EngineError> {
@@ -155,7 +151,7 @@ impl Engine for DockerEngine {
     }
 
     async fn check(&self) -> Result<(), EngineError> {
-        let fresh = connect(&self.host).map_err(|error| error::of_call(&self.host, error))?;
+        let fresh = connect::connect(&self.config)?;
         match timeout(self.probe_deadline(), fresh.ping()).await {
             Ok(result) => result.map(|_| ()).map_err(|error| error::of_call(&self.host, error)),
             Err(_) => Err(self.silent("ping", self.probe_deadline())),

@@ -20,15 +20,6 @@ async fn an_engine_that_is_not_there_is_named_in_one_clear_line() {
     assert!(last.contains("unix:///nowhere/docker.sock") && last.contains("systemctl start docker"), "{log}");
 }
 
-#[tokio::test]
-async fn a_remote_engine_is_refused_with_a_reason() {
-    let home = tempfile::tempdir().unwrap();
-    let mut runner =
-        Runner::start_at(home.path(), "http://127.0.0.1:1", &["engine.host=tcp://127.0.0.1:2375"]);
-    assert_eq!(runner.exit_code().await, Some(1));
-    assert!(runner.log().contains("expected unix://"), "{}", runner.log());
-}
-
 fn engine_failed(outcome: &Outcome) -> bool {
     outcome.reason() == Some("engine_failed")
 }

@@ -9,6 +9,8 @@
 mod checkout;
 mod connection;
 mod images;
+mod laws;
+mod remote;
 mod soak;
 mod targets;
 mod transport;

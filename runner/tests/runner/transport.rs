@@ -82,8 +82,7 @@ async fn a_runner_that_is_killed_while_it_is_not_root_is_cleaned_up_after() {
 async fn a_runner_that_would_leave_roots_files_behind_does_not_start() {
     let home = tempfile::tempdir().unwrap();
     let coordinator = Coordinator::start().await;
-    let mut runner =
-        Runner::start_as_nobody(home.path(), &coordinator, &["workspace.transport=bind"]);
+    let mut runner = Runner::start_as_nobody(home.path(), &coordinator, &["workspace.transport=bind"]);
     assert_eq!(runner.exit_code().await, Some(1));
     let log = runner.log();
     assert!(log.lines().last().unwrap().contains("needs a runner that is root"), "{log}");

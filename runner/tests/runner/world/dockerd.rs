@@ -4,6 +4,7 @@
 
 use std::{
     fs::{self, File},
+    net::TcpListener,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     time::Duration,
@@ -12,17 +13,34 @@ use std::{
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
-use super::{IMAGE, until};
+use super::{IMAGE, certificates, until};
 
 /// A private engine, with the test image and without a network.
 pub(crate) struct Dockerd {
     home: TempDir,
     containerd: Child,
     dockerd: Child,
+    remote: Option<Remote>,
+}
+
+/// What makes an engine a remote one: a port, and certificates for it and for who uses it.
+struct Remote {
+    port: u16,
 }
 
 impl Dockerd {
     pub(crate) async fn start() -> Self {
+        Self::start_with(None, None).await
+    }
+
+    /// An engine that is reached over TCP and TLS, and that does not see what is in `unseen`.
+    pub(crate) async fn start_remote(unseen: &Path) -> Self {
+        // dockerd can't be told to choose a port, so one that was free a moment ago is taken.
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        Self::start_with(Some(Remote { port }), Some(unseen)).await
+    }
+
+    async fn start_with(remote: Option<Remote>, unseen: Option<&Path>) -> Self {
         assert!(rustix::process::geteuid().is_root(), "an engine of the test's own needs root");
         let home = tempfile::tempdir().unwrap();
         let path = |name: &str| home.path().join(name).to_str().unwrap().to_owned();
@@ -33,19 +51,29 @@ impl Dockerd {
         .unwrap();
         // The machine's own settings are not this engine's.
         fs::write(path("daemon.json"), "{}").unwrap();
-        let containerd = spawn(
-            home.path(),
-            "containerd",
-            &[
-                &format!("--config={}", path("containerd.toml")),
-                &format!("--root={}", path("containerd-root")),
-                &format!("--state={}", path("containerd-state")),
-                &format!("--address={}", path("containerd.sock")),
-            ],
-        );
+        let mut containerd = match unseen {
+            None => Command::new("containerd"),
+            // Something else is in its place there, for it and for dockerd.
+            Some(folder) => {
+                let mut unshare = Command::new("unshare");
+                let cover = "mount -t tmpfs none \"$0\" && exec \"$@\"";
+                unshare.args(["--mount", "sh", "-c", cover]).arg(folder).arg("containerd");
+                unshare
+            }
+        };
+        containerd.args([
+            format!("--config={}", path("containerd.toml")),
+            format!("--root={}", path("containerd-root")),
+            format!("--state={}", path("containerd-state")),
+            format!("--address={}", path("containerd.sock")),
+        ]);
+        let containerd = spawn(home.path(), "containerd", &mut containerd);
         until("containerd listens", async || Path::new(&path("containerd.sock")).exists()).await;
-        let dockerd = spawn_dockerd(home.path());
-        let engine = Self { home, containerd, dockerd };
+        if remote.is_some() {
+            certificates::make(home.path());
+        }
+        let dockerd = spawn_dockerd(home.path(), &containerd, remote.as_ref());
+        let engine = Self { home, containerd, dockerd, remote };
         engine.answers().await;
         let load = format!("docker save {IMAGE} | docker -H {} load", engine.host());
         let loaded = Command::new("sh").args(["-c", &load]).output().unwrap();
@@ -55,6 +83,18 @@ impl Dockerd {
 
     pub(crate) fn host(&self) -> String {
         format!("unix://{}", self.home.path().join("docker.sock").display())
+    }
+
+    /// What a runner needs to reach it as a remote one.
+    pub(crate) fn remote_settings(&self) -> Vec<String> {
+        let port = self.remote.as_ref().expect("it is a near one").port;
+        let file = |name: &str| self.home.path().join(name).display().to_string();
+        vec![
+            format!("engine.host=tcp://127.0.0.1:{port}"),
+            format!("engine.tls.ca={}", file("ca.pem")),
+            format!("engine.tls.cert={}", file("runner.pem")),
+            format!("engine.tls.key={}", file("runner-key.pem")),
+        ]
     }
 
     pub(crate) fn freeze(&self) {
@@ -82,7 +122,7 @@ impl Dockerd {
     pub(crate) async fn revive(&mut self) {
         // One that was killed leaves the file, by which the next finds a process that is not there.
         let _ = fs::remove_file(self.home.path().join("docker.pid"));
-        self.dockerd = spawn_dockerd(self.home.path());
+        self.dockerd = spawn_dockerd(self.home.path(), &self.containerd, self.remote.as_ref());
         self.answers().await;
     }
 
@@ -147,31 +187,38 @@ fn send(child: &Child, signal: Signal) {
     let _ = pid.map(|pid| kill_process(pid, signal));
 }
 
-fn spawn_dockerd(home: &Path) -> Child {
+/// In the same mounts as containerd, or neither would see what the other mounts.
+fn spawn_dockerd(home: &Path, containerd: &Child, remote: Option<&Remote>) -> Child {
     let path = |name: &str| home.join(name).to_str().unwrap().to_owned();
-    spawn(
-        home,
-        "dockerd",
-        &[
-            &format!("--host=unix://{}", path("docker.sock")),
-            &format!("--containerd={}", path("containerd.sock")),
-            &format!("--data-root={}", path("data")),
-            &format!("--exec-root={}", path("exec")),
-            &format!("--pidfile={}", path("docker.pid")),
-            &format!("--config-file={}", path("daemon.json")),
-            "--bridge=none",
-            "--iptables=false",
-            "--ip6tables=false",
-            "--shutdown-timeout=3",
-        ],
-    )
+    let mut command = Command::new("nsenter");
+    command.arg(format!("--mount=/proc/{}/ns/mnt", containerd.id())).arg("dockerd").args([
+        format!("--host=unix://{}", path("docker.sock")),
+        format!("--containerd={}", path("containerd.sock")),
+        format!("--data-root={}", path("data")),
+        format!("--exec-root={}", path("exec")),
+        format!("--pidfile={}", path("docker.pid")),
+        format!("--config-file={}", path("daemon.json")),
+        "--bridge=none".into(),
+        "--iptables=false".into(),
+        "--ip6tables=false".into(),
+        "--shutdown-timeout=3".into(),
+    ]);
+    if let Some(Remote { port }) = remote {
+        command.args([
+            format!("--host=tcp://127.0.0.1:{port}"),
+            "--tlsverify".into(),
+            format!("--tlscacert={}", path("ca.pem")),
+            format!("--tlscert={}", path("engine.pem")),
+            format!("--tlskey={}", path("engine-key.pem")),
+        ]);
+    }
+    spawn(home, "dockerd", &mut command)
 }
 
-fn spawn(home: &Path, program: &str, arguments: &[&str]) -> Child {
+fn spawn(home: &Path, program: &str, command: &mut Command) -> Child {
     let log: PathBuf = home.join(format!("{program}.log"));
     let log = File::options().create(true).append(true).open(log).unwrap();
-    Command::new(program)
-        .args(arguments)
+    command
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(log)

@@ -1,5 +1,6 @@
 //! What a story needs: a coordinator, runners, repositories, and the means to look for what was left behind.
 
+pub(crate) mod certificates;
 pub(crate) mod coordinator;
 pub(crate) mod dockerd;
 pub(crate) mod repository;
@@ -48,6 +49,13 @@ impl Kind for Upload {
     const TRANSPORT: &str = "workspace.transport=upload";
 }
 
+/// As root, and left to itself.
+pub(crate) struct Auto;
+
+impl Kind for Auto {
+    const TRANSPORT: &str = "workspace.transport=auto";
+}
+
 /// As nobody, and left to itself.
 pub(crate) struct Nobody;
 
@@ -68,7 +76,11 @@ pub(crate) struct WorldWith<K> {
 impl<K: Kind> WorldWith<K> {
     /// With a runner that has these settings beside those of every test.
     pub(crate) async fn with(settings: &[&str]) -> Self {
-        let home = tempfile::tempdir().unwrap();
+        Self::within(tempfile::tempdir().unwrap(), settings).await
+    }
+
+    /// As `with`, in a folder that is given.
+    pub(crate) async fn within(home: TempDir, settings: &[&str]) -> Self {
         let coordinator = Coordinator::start().await;
         let repository = Repository::make(&home.path().join("repository"), &[("file.txt", "hello\n")]);
         let settings = [&[K::TRANSPORT], settings].concat();

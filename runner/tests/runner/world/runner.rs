@@ -68,6 +68,11 @@ impl Runner {
         Self { name, home: home.to_owned(), arguments, engine, nobody: nobodys.is_some(), process }
     }
 
+    /// What it leaves behind is looked for over this socket, and not as it reaches its engine itself.
+    pub(crate) fn looked_at_through(&mut self, engine: &str) {
+        self.engine = Some(engine.to_owned());
+    }
+
     /// Starts it again with the same settings, after its process has ended.
     pub(crate) fn restart(&mut self) {
         self.process.wait().unwrap();

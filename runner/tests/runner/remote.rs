@@ -1,0 +1,92 @@
+//! Engines that are reached in another way, or are others: the same laws hold on them.
+//!
+//! `CAISSON_TEST_ENGINE=unix:///run/podman/podman.sock cargo test -p caisson-runner --test runner laws` asks another
+//! engine than the machine's.
+
+use caisson_protocol::Outcome;
+
+use crate::{
+    laws,
+    world::{Auto, Dockerd, Runner, WorldWith},
+};
+
+const SETTINGS: [&str; 4] = ["capacity=4", "limits.memory=64MiB", "limits.pids=50", "engine.deadline=5s"];
+
+fn with<'a>(settings: &'a [String], further: &[&'a str]) -> Vec<&'a str> {
+    settings.iter().map(String::as_str).chain(further.iter().copied()).collect()
+}
+
+#[tokio::test]
+async fn the_laws_hold_on_the_machines_engine() {
+    let engine =
+        std::env::var("CAISSON_TEST_ENGINE").unwrap_or_else(|_| "unix:///var/run/docker.sock".into());
+    let world = WorldWith::<Auto>::with(&with(&[format!("engine.host={engine}")], &SETTINGS)).await;
+    laws::hold_in(&world).await;
+    world.ends_clean().await;
+}
+
+#[tokio::test]
+async fn the_laws_hold_on_an_engine_elsewhere_and_it_is_found_again_when_it_was_away() {
+    let far_from_it = tempfile::tempdir().unwrap();
+    let mut engine = Dockerd::start_remote(far_from_it.path()).await;
+    let home = tempfile::tempdir_in(far_from_it.path()).unwrap();
+    let settings = engine.remote_settings();
+    let mut world = WorldWith::<Auto>::within(home, &with(&settings, &SETTINGS)).await;
+    world.runner.looked_at_through(&engine.host());
+    let log = world.runner.log();
+    assert!(log.contains("workspaces uploaded: the engine does not see the runner's files"), "{log}");
+    laws::hold_in(&world).await;
+
+    let attempt = world.submit("echo ready; sleep 1000");
+    world.coordinator.prints(attempt, "ready").await;
+    engine.kill();
+    assert_eq!(world.outcome(attempt).await.reason(), Some("engine_failed"));
+    engine.revive().await;
+    world.coordinator.healthy().await;
+    let after = world.submit("true");
+    assert_eq!(world.outcome(after).await, Outcome::Succeeded);
+    world.ends_clean().await;
+    assert_eq!(engine.containers(), "");
+}
+
+/// The last line of a runner that does not start.
+async fn refusal(settings: &[&str]) -> String {
+    let home = tempfile::tempdir().unwrap();
+    let mut runner = Runner::start_at(home.path(), "http://127.0.0.1:1", settings);
+    assert_eq!(runner.exit_code().await, Some(1));
+    runner.log().lines().last().unwrap().to_owned()
+}
+
+#[tokio::test]
+async fn a_remote_engine_without_certificates_is_refused_with_a_reason() {
+    let plain = refusal(&["engine.host=tcp://127.0.0.1:2375"]).await;
+    assert!(plain.contains("needs engine.tls"), "{plain}");
+    let missing = refusal(&[
+        "engine.host=tcp://127.0.0.1:2376",
+        "engine.tls.ca=/nowhere/ca.pem",
+        "engine.tls.cert=/nowhere/cert.pem",
+        "engine.tls.key=/nowhere/key.pem",
+    ])
+    .await;
+    assert!(missing.contains("engine.tls.ca /nowhere/ca.pem"), "{missing}");
+}
+
+#[tokio::test]
+async fn neither_side_talks_to_who_can_t_show_who_it_is() {
+    let far_from_it = tempfile::tempdir().unwrap();
+    let engine = Dockerd::start_remote(far_from_it.path()).await;
+    let settings = engine.remote_settings();
+    // Certificates of the same names that another authority has signed.
+    let others = tempfile::tempdir().unwrap();
+    crate::world::certificates::make(others.path());
+    let other = |name: &str| others.path().join(name).display().to_string();
+    let runners = [
+        format!("engine.tls.cert={}", other("runner.pem")),
+        format!("engine.tls.key={}", other("runner-key.pem")),
+    ];
+    let engine_refuses = refusal(&with(&settings, &[&runners[0], &runners[1]])).await;
+    assert!(engine_refuses.contains("can't be reached"), "{engine_refuses}");
+    let authority = format!("engine.tls.ca={}", other("ca.pem"));
+    let runner_refuses = refusal(&with(&settings, &[&authority])).await;
+    assert!(runner_refuses.contains("certificate"), "{runner_refuses}");
+}

@@ -49,7 +49,8 @@ test('a person is added, signs in, sees what a viewer may, and is refused the re
   // Tried anyway.
   await page.goto('/settings/people');
   await page.getByRole('alert').getByText('The people could not be loaded').waitFor();
-  await page.getByText(/admin/i).first().waitFor();
+  await page.getByText('This needs the role admin, and yours is viewer').waitFor();
+  assert.equal(await page.getByRole('button', { name: 'Add person' }).count(), 0);
 });
 
 test('who is given another role, kept out, or another password knows it at once', async () => {

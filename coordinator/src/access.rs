@@ -38,13 +38,14 @@ use crate::{
     store::{Millis, StoreError},
 };
 
-pub(crate) use name::label;
 pub use name::PersonName;
+pub(crate) use name::label;
 pub use password::{Busy, Passwords};
 pub use role::Role;
 pub use roll::{
-    ADMIN_TOKEN, Change, Credential, CredentialEnd, CredentialStanding, Holder, NewToken, Person, PersonChange,
-    Principal, PrincipalKind, Proof, RUNNER_TOKEN, Refused, Registration, Roll, Session, SessionTerms, Token,
+    ADMIN_TOKEN, Change, Credential, CredentialEnd, CredentialStanding, Holder, NewToken, Person,
+    PersonChange, Principal, PrincipalKind, Proof, RUNNER_TOKEN, Refused, Registration, Roll, Session,
+    SessionTerms, Token,
 };
 pub use secret::Digest;
 pub use sqlite::SqliteAccess;

@@ -202,7 +202,13 @@ pub struct Entry {
 
 impl Entry {
     /// Something that was done.
-    pub fn new(at: Millis, actor: Actor, from: Option<String>, action: Action, on: impl Into<String>) -> Self {
+    pub fn new(
+        at: Millis,
+        actor: Actor,
+        from: Option<String>,
+        action: Action,
+        on: impl Into<String>,
+    ) -> Self {
         Self { at, actor, from, action, on: short(on.into()), detail: String::new() }
     }
 

@@ -27,8 +27,10 @@ impl std::str::FromStr for PersonName {
 
     /// Few characters, and no capitals: no two names look alike, and none needs escaping in an address.
     fn from_str(text: &str) -> Result<Self, String> {
-        let begins = text.bytes().next().is_some_and(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit());
-        let allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"._-@+".contains(&byte);
+        let begins =
+            text.bytes().next().is_some_and(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit());
+        let allowed =
+            |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"._-@+".contains(&byte);
         if !begins || text.len() > PERSON_BYTES_MAX || !text.bytes().all(allowed) {
             return Err(format!(
                 "expected 1 to {PERSON_BYTES_MAX} of a-z 0-9 . _ - @ +, beginning with a letter or digit"

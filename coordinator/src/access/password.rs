@@ -76,7 +76,9 @@ impl Passwords {
 pub fn check(password: &Secret) -> Result<(), String> {
     let password = password.expose();
     if password.chars().count() < CHARS_MIN || password.len() > BYTES_MAX || password.contains('\0') {
-        return Err(format!("expected at least {CHARS_MIN} characters, at most {BYTES_MAX} bytes, and no NUL"));
+        return Err(format!(
+            "expected at least {CHARS_MIN} characters, at most {BYTES_MAX} bytes, and no NUL"
+        ));
     }
     Ok(())
 }
@@ -86,13 +88,14 @@ pub fn check(password: &Secret) -> Result<(), String> {
 pub fn hash(password: &Secret) -> String {
     // The parameters are the crate's own, and a password of this length is never too long for them: a text that is no
     // hash lets nobody in.
-    Argon2::default().hash_password(password.expose().as_bytes()).map_or_else(|_| String::new(), |hash| hash.to_string())
+    Argon2::default()
+        .hash_password(password.expose().as_bytes())
+        .map_or_else(|_| String::new(), |hash| hash.to_string())
 }
 
 fn matches(password: &Secret, hash: &str) -> bool {
-    PasswordHash::new(hash).is_ok_and(|hash| {
-        Argon2::default().verify_password(password.expose().as_bytes(), &hash).is_ok()
-    })
+    PasswordHash::new(hash)
+        .is_ok_and(|hash| Argon2::default().verify_password(password.expose().as_bytes(), &hash).is_ok())
 }
 
 #[cfg(test)]

@@ -200,7 +200,9 @@ pub enum Refused {
     #[error("a token makes no tokens: sign in with your name and password, or ask an admin")]
     TokenByToken,
     /// It is a file's.
-    #[error("{0} is the token in a file of the coordinator's data_dir: remove the file and restart the coordinator, which makes a new one")]
+    #[error(
+        "{0} is the token in a file of the coordinator's data_dir: remove the file and restart the coordinator, which makes a new one"
+    )]
     InFile(&'static str),
     /// There are too many.
     #[error("there are {limit} {what} already, and no more can be: remove some first")]

@@ -121,7 +121,10 @@ impl AuditQuery {
             return Err(Problem::invalid("limit", format!("expected 1 to {PAGE_MAX}")));
         }
         if self.q.as_ref().is_some_and(|text| text.len() > TEXT_BYTES_MAX || text.contains('\0')) {
-            return Err(Problem::invalid("q", format!("expected at most {TEXT_BYTES_MAX} bytes, and no NUL")));
+            return Err(Problem::invalid(
+                "q",
+                format!("expected at most {TEXT_BYTES_MAX} bytes, and no NUL"),
+            ));
         }
         let before = self.cursor.map(|cursor| cursor.parse()).transpose();
         let names = self.action.iter().flat_map(|names| names.split(','));

@@ -303,9 +303,9 @@ async fn exchange(
         return Err(Problem::invalid("name", wrong));
     }
     let of_that_name = name.clone();
-    let is_known = app.dispatcher.look(move |scheduler| {
-        scheduler.runners().iter().any(|known| known.name == of_that_name)
-    });
+    let is_known = app
+        .dispatcher
+        .look(move |scheduler| scheduler.runners().iter().any(|known| known.name == of_that_name));
     let actor = Actor::new(ActorKind::Runner, &name);
     let tells = |action| Entry::new(now, actor.clone(), Some(from.to_string()), action, &name);
     if is_known.await? {
@@ -319,7 +319,9 @@ async fn exchange(
     let secret = Access::credential_secret();
     let digest = Digest::of(secret.expose());
     app.access
-        .change(vec![tells(Action::RunnerRegistered)], |roll| Ok(((), roll.enrol(registration, &name, digest, now)?)))
+        .change(vec![tells(Action::RunnerRegistered)], |roll| {
+            Ok(((), roll.enrol(registration, &name, digest, now)?))
+        })
         .await?;
     Ok((StatusCode::CREATED, Json(CredentialMade { credential: secret.expose().to_owned() })))
 }

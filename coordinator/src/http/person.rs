@@ -278,7 +278,8 @@ async fn rerun(
     let submission = Submission { id: (app.new_build)(), spec, key: None };
     accept(&app, submission, |build| {
         caller.notes(caller.does(Action::Rerun, build.to_string()).with(format!("of {original}")));
-    }).await
+    })
+    .await
 }
 
 /// Shows what waits, oldest first, and why.

@@ -62,6 +62,7 @@ pub(super) fn needed(method: &Method, path: &str) -> Option<Role> {
 /// The methods that a route knows, as the `Allow` of an answer.
 pub(super) fn allowed(path: &str) -> String {
     let methods = RULES.iter().filter(|(.., route)| *route == path);
-    let methods = methods.flat_map(|(_, method, _)| if *method == "GET" { vec!["GET", "HEAD"] } else { vec![*method] });
+    let methods =
+        methods.flat_map(|(_, method, _)| if *method == "GET" { vec!["GET", "HEAD"] } else { vec![*method] });
     methods.collect::<Vec<_>>().join(",")
 }

@@ -148,7 +148,9 @@ async fn serve(app: Arc<App>, caller: RunnerCaller, mut socket: WebSocket) {
 /// Tells a runner when its credential is taken from it, and ends when it has had the time to read that.
 async fn end_when_revoked(access: Arc<Access>, caller: RunnerCaller, line: mpsc::Sender<Said>) {
     let mut roll = access.follow();
-    let revoked = roll.wait_for(|roll| roll.credential(caller.credential) != CredentialStanding::Opens(caller.name.clone()));
+    let revoked = roll.wait_for(|roll| {
+        roll.credential(caller.credential) != CredentialStanding::Opens(caller.name.clone())
+    });
     let end = match revoked.await.map(|roll| roll.credential(caller.credential)) {
         Ok(CredentialStanding::Ended(end)) => end,
         _ => CredentialEnd::Revoked,
@@ -332,10 +334,7 @@ impl Connection {
 }
 
 /// The first message on a connection. `Err` holds why the runner is refused, if there is somebody to tell.
-async fn registration(
-    socket: &mut WebSocket,
-    name: &str,
-) -> Result<Registration, Option<(Refusal, String)>> {
+async fn registration(socket: &mut WebSocket, name: &str) -> Result<Registration, Option<(Refusal, String)>> {
     let first = loop {
         match socket.recv().await {
             Some(Ok(Message::Text(text))) => break text,

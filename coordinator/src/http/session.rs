@@ -25,14 +25,18 @@ use super::{
 };
 use crate::{
     access::{
-        ADMIN_TOKEN, AccessError, Change, Digest, Holder, PersonChange, PersonName, PrincipalKind, Proof, Refused, Role,
+        ADMIN_TOKEN, AccessError, Change, Digest, Holder, PersonChange, PersonName, PrincipalKind, Proof,
+        Refused, Role,
         audit::{Action, Actor, ActorKind, Entry},
     },
     clock::now_ms,
 };
 
 pub(super) fn routes() -> OpenApiRouter<Arc<App>> {
-    OpenApiRouter::new().routes(routes!(about)).routes(routes!(show, sign_out)).routes(routes!(change_password))
+    OpenApiRouter::new()
+        .routes(routes!(about))
+        .routes(routes!(show, sign_out))
+        .routes(routes!(change_password))
 }
 
 /// The door for those who have no session yet.
@@ -180,14 +184,16 @@ fn by_token(app: &App, token: &Secret) -> Tried {
         _ => {
             let detail = "this is not the admin token, which is in the coordinator's data_dir/admin-token, nor any \
                           other that is in force";
-            let problem = Problem::new(StatusCode::UNAUTHORIZED, "token_invalid", detail).with("field", "token");
+            let problem =
+                Problem::new(StatusCode::UNAUTHORIZED, "token_invalid", detail).with("field", "token");
             Err((problem, Actor::new(ActorKind::Stranger, "")))
         }
     }
 }
 
 async fn by_password(app: &App, name: &str, password: Secret) -> Result<Tried, Problem> {
-    let person = name.parse::<PersonName>().ok().and_then(|name| app.access.roll().people.get(&name).cloned());
+    let person =
+        name.parse::<PersonName>().ok().and_then(|name| app.access.roll().people.get(&name).cloned());
     let hash = person.as_ref().map(|person| person.password_hash.clone());
     let is_right = app.access.passwords.verify(password, hash).await?;
     Ok(match person.filter(|_| is_right) {
@@ -268,7 +274,9 @@ async fn change_password(
     let hash = roll.people.get(name).map(|person| person.password_hash.clone());
     field_password("new_password", &new_password)?;
     if !app.access.passwords.verify(current_password, hash).await? {
-        app.access.record(caller.does(Action::SignInFailed, name.as_str()).with("a wrong current password")).await?;
+        app.access
+            .record(caller.does(Action::SignInFailed, name.as_str()).with("a wrong current password"))
+            .await?;
         let wrong = Problem::new(StatusCode::FORBIDDEN, "password_wrong", "this is not your password so far");
         return Err(wrong.with("field", "current_password"));
     }
@@ -277,7 +285,8 @@ async fn change_password(
         ..PersonChange::default()
     };
     let entry = caller.does(Action::PasswordChanged, name.as_str());
-    let changed = app.access.change(vec![entry], |roll| Ok(((), roll.change_person(name, &change, Some(session))?)));
+    let changed =
+        app.access.change(vec![entry], |roll| Ok(((), roll.change_person(name, &change, Some(session))?)));
     match changed.await {
         Err(AccessError::Refused(Refused::Missing { .. })) => Err(no_person(name.as_str())),
         changed => Ok(changed.map(|()| StatusCode::NO_CONTENT)?),

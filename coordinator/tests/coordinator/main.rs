@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "what helps a test fails like a test")]
 
+mod access;
 mod api;
 mod channel;
 mod dispatcher;

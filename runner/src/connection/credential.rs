@@ -14,7 +14,7 @@ use serde::Deserialize;
 use serde_json::json;
 use tracing::info;
 
-use super::{ConnectionError, Failure, dial::lost};
+use super::{ConnectionError, Failure, dial::lost, trust};
 use crate::config::{Config, TokenError};
 
 /// How a runner comes by its credential.
@@ -74,7 +74,9 @@ impl Credentials {
 
     fn kept(&self) -> io::Result<Option<Secret>> {
         match fs::read_to_string(&self.file) {
-            Ok(text) => Ok(Some(text.trim()).filter(|text| !text.is_empty()).map(|text| Secret::new(text.into()))),
+            Ok(text) => {
+                Ok(Some(text.trim()).filter(|text| !text.is_empty()).map(|text| Secret::new(text.into())))
+            }
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error),
         }
@@ -100,8 +102,13 @@ impl Credentials {
 async fn register(config: &Config, token: &Secret) -> Result<Secret, Failure> {
     let url = &config.coordinator_url;
     // A token goes where it is meant to go, and nowhere else.
-    let http = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).build();
-    let http = http.map_err(|error| lost(told(&error)))?;
+    let http = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none());
+    let authorities = trust::authorities(config).map_err(|error| lost(error.to_string()))?;
+    let http = match authorities {
+        Some(authorities) => http.tls_backend_preconfigured(authorities),
+        None => http,
+    };
+    let http = http.build().map_err(|error| lost(told(&error)))?;
     let request = http.post(url.credential()).bearer_auth(token.expose());
     let body = json!({ "name": config.name.to_string() });
     let answer = request.json(&body).send().await.map_err(|error| lost(told(&error)))?;

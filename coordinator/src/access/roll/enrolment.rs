@@ -38,7 +38,8 @@ impl Roll {
     /// When there is none of that identity, or it is the one in the data folder.
     pub fn revoke_registration(&self, id: &str) -> Result<(Registration, Vec<Change>), Refused> {
         let found = self.registrations.values().find(|registration| registration.id == id);
-        let found = found.ok_or_else(|| Refused::Missing { what: "registration token", name: id.to_owned() })?;
+        let found =
+            found.ok_or_else(|| Refused::Missing { what: "registration token", name: id.to_owned() })?;
         if found.id == RUNNER_TOKEN {
             return Err(Refused::InFile(RUNNER_TOKEN));
         }
@@ -105,6 +106,10 @@ impl Roll {
     fn end_credential(&self, runner: &str, end: CredentialEnd, now: Millis) -> Vec<Change> {
         let current = |credential: &&Credential| credential.runner == runner && credential.ended.is_none();
         let ended = |credential: &Credential| Credential { ended: Some((end, now)), ..credential.clone() };
-        self.credentials.values().filter(current).map(|credential| Change::Credential(ended(credential))).collect()
+        self.credentials
+            .values()
+            .filter(current)
+            .map(|credential| Change::Credential(ended(credential)))
+            .collect()
     }
 }

@@ -91,7 +91,12 @@ impl Roll {
             person.signed_in_at = Some(now);
             changes.push(Change::Person(person));
         }
-        changes.push(Change::Session(Session { digest, holder: holder.clone(), created_at: now, used_at: now }));
+        changes.push(Change::Session(Session {
+            digest,
+            holder: holder.clone(),
+            created_at: now,
+            used_at: now,
+        }));
         changes
     }
 
@@ -139,5 +144,107 @@ impl Session {
     fn end(&self, seen_at: Option<Millis>, terms: SessionTerms) -> Millis {
         let used_at = seen_at.map_or(self.used_at, |seen_at| seen_at.max(self.used_at));
         (used_at + terms.idle_ms).min(self.created_at + terms.lifetime_ms)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::access::roll::Person;
+
+    const TERMS: SessionTerms = SessionTerms { idle_ms: 100, lifetime_ms: 1000 };
+
+    fn name() -> PersonName {
+        "anna".parse().unwrap()
+    }
+
+    fn roll() -> Roll {
+        let mut roll = Roll::default();
+        let (name, role) = (name(), Role::Operator);
+        let (password_hash, disabled) = (String::new(), false);
+        roll.apply(Change::Person(Person {
+            name,
+            role,
+            password_hash,
+            disabled,
+            created_at: 0,
+            signed_in_at: None,
+        }));
+        roll
+    }
+
+    fn signed_in(at: Millis) -> (Roll, Proof) {
+        let mut roll = roll();
+        let digest = Digest::of("session");
+        roll.sign_in(&Holder::Person(name()), digest, at).into_iter().for_each(|change| roll.apply(change));
+        (roll, Proof::Session(digest))
+    }
+
+    fn token(expires_at: Option<Millis>) -> (Roll, Proof) {
+        let mut roll = roll();
+        let digest = Digest::of("token");
+        let (id, owner) = ("1".into(), Some(name()));
+        let (name, role) = ("t".into(), Role::Submitter);
+        roll.apply(Change::Token(Token {
+            id,
+            digest,
+            name,
+            role,
+            owner,
+            created_at: 0,
+            expires_at,
+            used_at: None,
+        }));
+        (roll, Proof::Token(digest))
+    }
+
+    #[test]
+    fn a_session_ends_after_it_was_not_used_for_so_long() {
+        let (roll, proof) = signed_in(1000);
+        let at = |seen_at, now| roll.principal(proof, seen_at, TERMS, now).and_then(|who| who.expires_at);
+        assert_eq!(at(None, 1000), Some(1100));
+        assert_eq!(at(None, 1099), Some(1100));
+        assert_eq!(at(None, 1100), None);
+        assert_eq!(at(Some(1090), 1189), Some(1190), "it was shown since");
+        assert_eq!(at(Some(1090), 1190), None);
+        assert_eq!(at(Some(5), 1099), Some(1100), "what was seen before it began does not count");
+    }
+
+    #[test]
+    fn a_session_ends_after_so_long_at_all() {
+        let (roll, proof) = signed_in(1000);
+        let at = |now| roll.principal(proof, Some(now), TERMS, now).and_then(|who| who.expires_at);
+        assert_eq!(at(1950), Some(2000));
+        assert_eq!(at(1999), Some(2000));
+        assert_eq!(at(2000), None);
+        let mut after = roll.clone();
+        after.sessions_over(TERMS, 2000).into_iter().for_each(|change| after.apply(change));
+        assert_eq!((roll.sessions.len(), after.sessions.len()), (1, 0));
+    }
+
+    #[test]
+    fn a_session_with_a_token_ends_with_the_token() {
+        let (mut roll, _) = token(Some(1050));
+        let digest = Digest::of("session");
+        let begins = roll.sign_in(&Holder::Token("1".into()), digest, 1000);
+        begins.into_iter().for_each(|change| roll.apply(change));
+        let at =
+            |now| roll.principal(Proof::Session(digest), None, TERMS, now).and_then(|who| who.expires_at);
+        assert_eq!((at(1049), at(1050)), (Some(1050), None));
+    }
+
+    #[test]
+    fn a_token_ends_at_its_moment() {
+        let (roll, proof) = token(Some(1000));
+        let is_somebody = |now| roll.principal(proof, None, TERMS, now).is_some();
+        assert!(is_somebody(999) && !is_somebody(1000));
+    }
+
+    #[test]
+    fn what_proves_one_thing_proves_nothing_else() {
+        let (roll, Proof::Session(session)) = signed_in(1000) else { unreachable!() };
+        assert_eq!(roll.principal(Proof::Token(session), None, TERMS, 1000), None);
+        let (roll, Proof::Token(token)) = token(None) else { unreachable!() };
+        assert_eq!(roll.principal(Proof::Session(token), None, TERMS, 1000), None);
     }
 }

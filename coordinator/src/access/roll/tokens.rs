@@ -33,8 +33,7 @@ impl Roll {
         if new.role > maker.role {
             return Err(Refused::RoleTooHigh { wanted: new.role, own: maker.role });
         }
-        let theirs: Vec<&Token> =
-            self.tokens.values().filter(|token| token.owner == maker.person).collect();
+        let theirs: Vec<&Token> = self.tokens.values().filter(|token| token.owner == maker.person).collect();
         if theirs.iter().any(|token| token.name == new.name) {
             return Err(Refused::NameTaken { what: "token", name: new.name });
         }

@@ -16,14 +16,14 @@ use crate::access::{
 };
 
 pub(super) fn version(reader: &Connection) -> Result<Version> {
-    let number: i64 =
-        reader.prepare_cached("SELECT number FROM version")?.query_row([], |row| row.get(0))?;
+    let number: i64 = reader.prepare_cached("SELECT number FROM version")?.query_row([], |row| row.get(0))?;
     Ok(number.unsigned_abs())
 }
 
 pub(super) fn roll(reader: &Connection) -> Result<Roll> {
     let mut statement = reader.prepare_cached("SELECT * FROM people")?;
-    let people = statement.query_map([], person)?.map(|person| person.map(|person| (person.name.clone(), person)));
+    let people =
+        statement.query_map([], person)?.map(|person| person.map(|person| (person.name.clone(), person)));
     Ok(Roll {
         people: people.collect::<Result<_>>()?,
         tokens: by_digest(reader, "SELECT * FROM tokens", token)?,

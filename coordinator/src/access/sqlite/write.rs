@@ -85,7 +85,8 @@ fn put_session(transaction: &Connection, session: &Session) -> Result<()> {
 }
 
 fn put_registration(transaction: &Connection, registration: &Registration) -> Result<()> {
-    let sql = "INSERT INTO registrations (digest, id, name, reusable, created_by, created_at, expires_at, used_at)
+    let sql =
+        "INSERT INTO registrations (digest, id, name, reusable, created_by, created_at, expires_at, used_at)
                VALUES (:digest, :id, :name, :reusable, :created_by, :created_at, :expires_at, :used_at)
                ON CONFLICT (digest) DO UPDATE SET used_at = :used_at";
     transaction.prepare_cached(sql)?.execute(named_params! {

@@ -14,7 +14,7 @@ use caisson_settings::Period;
 
 /// Signs of life so often that a test need not wait long for a removal, and not so often that a busy machine misses
 /// them.
-fn impatient(settings: &mut Settings) {
+pub(crate) fn impatient(settings: &mut Settings) {
     settings.keep_alive.interval = Period(Duration::from_millis(500));
     settings.keep_alive.timeout = Period(Duration::from_millis(1500));
 }

@@ -40,8 +40,18 @@ pub(crate) fn registration(name: &str) -> Registration {
 impl Runner {
     /// Opens a WebSocket as whoever has this token.
     pub(crate) async fn dial(house: &House, path: &str, token: &str) -> Result<Socket, tungstenite::Error> {
+        Self::dial_as(house, path, "authorization", &format!("Bearer {token}")).await
+    }
+
+    /// Opens a WebSocket as whoever sends this header.
+    pub(crate) async fn dial_as(
+        house: &House,
+        path: &str,
+        header: &'static str,
+        value: &str,
+    ) -> Result<Socket, tungstenite::Error> {
         let mut request = format!("ws://{}{path}", house.address).into_client_request()?;
-        request.headers_mut().insert("authorization", format!("Bearer {token}").parse().unwrap());
+        request.headers_mut().insert(header, value.parse().unwrap());
         in_time("a WebSocket", tokio_tungstenite::connect_async(request)).await.map(|(socket, _)| socket)
     }
 
@@ -165,6 +175,12 @@ impl Runner {
     pub(crate) async fn finishes(&mut self, attempt: AttemptId, outcome: Outcome, log_bytes: u64) {
         self.say(RunnerMessage::Finished { attempt, report: report(outcome, log_bytes) }).await;
         assert_eq!(self.hear_word().await, CoordinatorMessage::FinishedAck { attempt });
+    }
+
+    /// Reports the end of an attempt that is not its own: it is told to drop it.
+    pub(crate) async fn finishes_anothers(&mut self, attempt: AttemptId, outcome: Outcome) {
+        self.say(RunnerMessage::Finished { attempt, report: report(outcome, 0) }).await;
+        assert_eq!(self.hear_word().await, CoordinatorMessage::Drop { attempt });
     }
 
     pub(crate) async fn keeps_alive(&mut self, held: &[(AttemptId, HeldPhase)]) {

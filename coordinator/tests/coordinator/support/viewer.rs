@@ -22,6 +22,14 @@ impl Viewer {
         Self(Runner::dial(house, path, &house.admin_token).await.unwrap())
     }
 
+    pub(crate) async fn with_token(house: &House, path: &str, token: &str) -> Self {
+        Self(Runner::dial(house, path, token).await.unwrap())
+    }
+
+    pub(crate) async fn with_cookie(house: &House, path: &str, cookie: &str) -> Self {
+        Self(Runner::dial_as(house, path, "cookie", cookie).await.unwrap())
+    }
+
     pub(crate) async fn see(&mut self) -> Seen {
         in_time("something to see", self.next()).await
     }

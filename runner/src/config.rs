@@ -16,6 +16,8 @@ const ENV_PREFIX: &str = "CAISSON_RUNNER_";
 pub struct Config {
     /// Where the coordinator is.
     pub coordinator_url: CoordinatorUrl,
+    /// Whom to trust to be the coordinator, where it speaks TLS.
+    pub tls: CoordinatorTls,
     /// The token that registers the runner, until it has a credential of its own.
     pub token: Option<Secret>,
     /// A file that holds the token.
@@ -46,6 +48,14 @@ pub struct Config {
     pub network: Network,
     /// How images are got.
     pub image: ImageConfig,
+}
+
+/// Whom to trust to be the coordinator, where it speaks TLS.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CoordinatorTls {
+    /// A file of certificates in PEM: one of them must have signed the coordinator's. The system's when it is not set.
+    pub ca: Option<PathBuf>,
 }
 
 /// How long the coordinator is looked for at the start.
@@ -203,6 +213,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             coordinator_url: CoordinatorUrl("http://127.0.0.1:3000".into()),
+            tls: CoordinatorTls::default(),
             token: None,
             token_file: None,
             name: RunnerName::of_host(),

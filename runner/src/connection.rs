@@ -8,6 +8,7 @@ mod credential;
 mod dial;
 mod session;
 mod shipping;
+mod trust;
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
@@ -112,6 +113,7 @@ enum Failure {
 /// When the coordinator can't be found at the start, or sends the runner away at any time.
 pub async fn run(builds: &Arc<Builds>, identity: &Identity) -> Result<(), ConnectionError> {
     let connect = &builds.host().config.connect;
+    trust::warn_in_the_clear(&builds.host().config.coordinator_url);
     let mut backoff = Backoff::new(PAUSE_MIN, connect.delay.0);
     let mut attempts = 0;
     let mut known = false;

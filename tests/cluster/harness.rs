@@ -83,6 +83,20 @@ fn binary(program: &str) -> PathBuf {
     path
 }
 
+/// Who speaks with the coordinator, and believes in its certificate alone.
+fn client(certificate: Option<&Certificate>) -> reqwest::Client {
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let builder = reqwest::Client::builder().no_proxy();
+    let builder = match certificate {
+        Some(Certificate { cert, .. }) => {
+            let cert = reqwest::Certificate::from_pem(&fs::read(cert).unwrap()).unwrap();
+            builder.tls_certs_only([cert])
+        }
+        None => builder,
+    };
+    builder.build().unwrap()
+}
+
 /// A coordinator and its runners.
 pub struct Cluster {
     folder: TempDir,
@@ -91,6 +105,7 @@ pub struct Cluster {
     pub coordinator: Process,
     pub runners: Vec<Runner>,
     http: reqwest::Client,
+    scheme: &'static str,
     address: String,
     runner_settings: Vec<String>,
     runner_environment: Vec<(&'static str, String)>,
@@ -114,6 +129,14 @@ pub struct Wishes<'a> {
     pub runner_settings: &'a [String],
     /// Environment variables of the runners.
     pub runner_environment: &'a [(&'static str, String)],
+    /// The coordinator's certificate and key, where it speaks TLS.
+    pub certificate: Option<&'a Certificate>,
+}
+
+/// A certificate that has signed itself, and its key.
+pub struct Certificate {
+    pub cert: PathBuf,
+    pub key: PathBuf,
 }
 
 impl Cluster {
@@ -125,20 +148,21 @@ impl Cluster {
     pub async fn start(name: &str, wishes: Wishes<'_>) -> Self {
         let folder = TempDir::new().unwrap();
         let name = format!("{name}-{}", std::process::id());
-        let settings: Vec<String> =
+        let mut settings: Vec<String> =
             KEEP_ALIVE.iter().chain(wishes.coordinator).map(|&s| s.to_owned()).collect();
+        if let Some(Certificate { cert, key }) = wishes.certificate {
+            settings.push(format!("tls.cert={}", cert.display()));
+            settings.push(format!("tls.key={}", key.display()));
+        }
+        let http = client(wishes.certificate);
+        let scheme = if wishes.certificate.is_some() { "https" } else { "http" };
         let coordinator = start_coordinator(folder.path(), "127.0.0.1:0", &settings);
         let address = eventually("the coordinator is ready", async || {
             let address = fs::read_to_string(folder.path().join("coordinator/address")).ok()?;
-            reqwest::get(format!("http://{address}/readyz"))
-                .await
-                .ok()?
-                .status()
-                .is_success()
-                .then_some(address)
+            let ready = http.get(format!("{scheme}://{address}/readyz")).send().await.ok()?.status();
+            ready.is_success().then_some(address)
         })
         .await;
-        let http = reqwest::Client::new();
         let mut cluster = Self {
             folder,
             name,
@@ -146,6 +170,7 @@ impl Cluster {
             coordinator,
             runners: vec![],
             http,
+            scheme,
             address,
             runner_settings: wishes.runner_settings.to_vec(),
             runner_environment: wishes.runner_environment.to_vec(),
@@ -162,7 +187,7 @@ impl Cluster {
         let work_dir = self.folder.path().join(&name);
         let mut arguments: Vec<String> = [
             "--coordinator-url",
-            &format!("http://{}", address.unwrap_or(&self.address)),
+            &format!("{}://{}", self.scheme, address.unwrap_or(&self.address)),
             "--token-file",
             &self.folder.path().join("coordinator/runner-token").display().to_string(),
             "--name",
@@ -234,15 +259,19 @@ impl Cluster {
     }
 
     pub async fn coordinator_is_ready(&self) {
-        let url = format!("http://{}/readyz", self.address);
+        let url = self.url("/readyz");
         eventually("the coordinator is ready", async || {
-            reqwest::get(&url).await.ok()?.status().is_success().then_some(())
+            self.http.get(&url).send().await.ok()?.status().is_success().then_some(())
         })
         .await;
     }
 
     pub fn address(&self) -> &str {
         &self.address
+    }
+
+    fn url(&self, path: &str) -> String {
+        format!("{}://{}{path}", self.scheme, self.address)
     }
 
     pub fn folder(&self) -> &Path {
@@ -254,8 +283,8 @@ impl Cluster {
     }
 
     pub async fn post(&self, path: &str, body: Option<&Value>) -> Result<Response, reqwest::Error> {
-        let mut request =
-            self.http.post(format!("http://{}/api/v1{path}", self.address)).bearer_auth(self.token());
+        let url = self.url(&format!("/api/v1{path}"));
+        let mut request = self.http.post(url).bearer_auth(self.token());
         if let Some(body) = body {
             request = request.json(body);
         }
@@ -267,7 +296,7 @@ impl Cluster {
     }
 
     async fn try_get(&self, path: &str) -> Result<Value, reqwest::Error> {
-        let url = format!("http://{}/api/v1{path}", self.address);
+        let url = self.url(&format!("/api/v1{path}"));
         self.http.get(url).bearer_auth(self.token()).send().await?.json().await
     }
 
@@ -311,7 +340,7 @@ impl Cluster {
     }
 
     pub async fn log(&self, id: &str, query: &str) -> Vec<u8> {
-        let url = format!("http://{}/api/v1/builds/{id}/log?{query}", self.address);
+        let url = self.url(&format!("/api/v1/builds/{id}/log?{query}"));
         let answer = self.http.get(url).bearer_auth(self.token()).send().await.unwrap();
         assert!(answer.status().is_success(), "{}", answer.status());
         answer.bytes().await.unwrap().to_vec()

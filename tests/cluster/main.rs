@@ -12,4 +12,5 @@ mod harness;
 mod network_faults;
 mod repositories;
 mod ssh_server;
+mod tls;
 mod traces;

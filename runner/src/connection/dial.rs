@@ -11,11 +11,11 @@ use http::{HeaderValue, StatusCode, header::AUTHORIZATION};
 use serde::Deserialize;
 use tokio::{net::TcpStream, time::timeout};
 use tokio_tungstenite::{
-    MaybeTlsStream, WebSocketStream, connect_async_with_config,
+    Connector, MaybeTlsStream, WebSocketStream, connect_async_tls_with_config,
     tungstenite::{self, Message, client::IntoClientRequest, protocol::WebSocketConfig},
 };
 
-use super::{ConnectionError, Failure, Identity};
+use super::{ConnectionError, Failure, Identity, trust};
 use crate::builds::Builds;
 
 /// How long it may take to connect, register and be answered.
@@ -67,7 +67,9 @@ async fn dial(builds: &Builds, identity: &Identity) -> Result<Socket, Failure> {
         .read_buffer_size(READ_BUFFER_BYTES)
         .max_message_size(Some(FRAME_BYTES_MAX))
         .max_frame_size(Some(FRAME_BYTES_MAX));
-    match connect_async_with_config(request, Some(config), true).await {
+    let authorities = trust::authorities(&builds.host().config).map_err(|error| lost(error.to_string()))?;
+    let connector = authorities.map(|authorities| Connector::Rustls(Arc::new(authorities)));
+    match connect_async_tls_with_config(request, Some(config), true, connector).await {
         Ok((socket, _)) => Ok(socket),
         Err(tungstenite::Error::Http(response)) => Err(match response.status() {
             StatusCode::UNAUTHORIZED => denied(url.to_string(), response.body().as_deref(), identity),

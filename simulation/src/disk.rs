@@ -117,7 +117,12 @@ impl Disk {
     fn lose_end_of(&self, path: &Path) -> Option<()> {
         let file = File::options().write(true).open(path).ok()?;
         let bytes = file.metadata().ok()?.len();
-        let left = self.state().dice.within(0..=bytes);
+        // All of it or nothing is as likely as a part.
+        let left = {
+            let dice = &mut self.state().dice;
+            let part = dice.within(0..=bytes);
+            dice.pick(&[0, part, bytes])
+        };
         self.world.note(format_args!("{left} of {bytes} bytes are left"));
         file.set_len(left).ok()
     }

@@ -247,7 +247,7 @@ fn fault(dice: &mut Dice, stations: usize) -> Fault {
     let place = if dice.percent(20) { Place::People } else { Place::Station(runner) };
     let pause = pause(dice);
     let way = dice.pick(&Way::BOTH);
-    match dice.within(0..=39) {
+    match dice.within(0..=41) {
         0..=2 => Fault::Reset(place),
         3..=4 => Fault::Void(place),
         5..=7 => Fault::CutAfter(place, way, usize::try_from(dice.within(0..=20_000)).unwrap_or(0)),
@@ -256,24 +256,24 @@ fn fault(dice: &mut Dice, stations: usize) -> Fault {
         12 => Fault::Slow(place, pause),
         13..=15 => Fault::KillRunner(runner, pause / 2),
         16..=17 => Fault::FreezeRunner(runner, pause),
-        18 => Fault::DrainRunner(runner),
-        19 => Fault::LeaveRunner(runner),
-        20..=21 => Fault::Twin(runner),
-        22 => Fault::PersonDrains(runner),
-        23 => Fault::KillCoordinator(pause / 2),
-        24 => Fault::PowerLoss(pause / 4),
-        25 => Fault::StopCoordinator(pause / 4),
-        26..=28 => Fault::FreezeCoordinator(pause),
-        29 => Fault::StoreDown(pause),
-        30..=32 => Fault::StoreStalls(pause),
-        33..=37 => Fault::Commit(dice.pick(&[
+        18..=19 => Fault::DrainRunner(runner),
+        20 => Fault::LeaveRunner(runner),
+        21..=22 => Fault::Twin(runner),
+        23..=24 => Fault::PersonDrains(runner),
+        25 => Fault::KillCoordinator(pause / 2),
+        26 => Fault::PowerLoss(pause / 4),
+        27 => Fault::StopCoordinator(pause / 4),
+        28..=30 => Fault::FreezeCoordinator(pause),
+        31 => Fault::StoreDown(pause),
+        32..=34 => Fault::StoreStalls(pause),
+        35..=39 => Fault::Commit(dice.pick(&[
             CommitFault::Refused,
             CommitFault::DeathBefore,
             CommitFault::DeathAfter,
             CommitFault::BrokenBefore,
             CommitFault::BrokenAfter,
         ])),
-        38 => Fault::PowerLossBeforeSeal,
+        40 => Fault::PowerLossBeforeSeal,
         _ => Fault::LogsDown(pause / 2),
     }
 }

@@ -269,12 +269,13 @@ impl Connection {
     /// An attempt's end is passed on after all of its log is here and durable.
     async fn finished(&mut self, attempt: AttemptId, report: AttemptReport) -> Result<(), End> {
         if self.leases.has(attempt) {
+            // Before its end is looked at: a log that has lost its index is begun anew.
+            self.app.logs.seal(attempt).await.map_err(End::Log)?;
             let end = self.app.logs.end(attempt).await.map_err(End::Log)?;
             if end < report.log_bytes {
                 self.say(CoordinatorMessage::LogAck { attempt, offset: end, resend: true });
                 return self.sign_of_life().await;
             }
-            self.app.logs.seal(attempt).await.map_err(End::Log)?;
         }
         self.pass(RunnerEvent::Finished { attempt, report }).await
     }

@@ -60,8 +60,8 @@ fn a_coordinator_that_stood_still_for_about_the_timeout_removes_nobody() {
 #[test]
 fn a_log_that_went_with_the_power_before_its_end_was_stored_is_taken_in_again() {
     let mut lost = 0;
-    for seed in 0..10 {
-        let report = happens(MINUTE, seed, vec![build(1, 10)], &[(0, Fault::PowerLossBeforeSeal)]);
+    for seed in 0..60 {
+        let report = happens(Duration::ZERO, seed, vec![build(1, 10)], &[(0, Fault::PowerLossBeforeSeal)]);
         every_build_ran_once_and_succeeded(&report, 1);
         lost += report.counts.get("log lost with the power").copied().unwrap_or(0);
     }

@@ -96,7 +96,7 @@ pub struct Image {
     pub path: String,
 }
 
-/// The name of an attempt's container. An attempt that is run twice meets itself.
+/// The name of an attempt's container, and of its volume where it has one. An attempt that is run twice meets itself.
 #[must_use]
 pub fn container_name(attempt: AttemptId) -> String {
     format!("caisson-{attempt}")
@@ -142,7 +142,7 @@ pub const WORKSPACE: &str = "/workspace";
 pub enum WorkspaceMount {
     /// A folder of the engine's host.
     Folder(PathBuf),
-    /// An empty volume of its own, which goes when it goes.
+    /// An empty volume of its own, which bears its name.
     Volume,
 }
 
@@ -194,6 +194,16 @@ pub enum OwnedKind {
     Volume,
 }
 
+impl fmt::Display for OwnedKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Container => "container",
+            Self::Network => "network",
+            Self::Volume => "volume",
+        })
+    }
+}
+
 /// Why the engine did not do what it was asked to.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum EngineError {
@@ -228,7 +238,7 @@ pub enum EngineError {
     #[error("the Docker engine refuses: {0}")]
     Refused(String),
     /// It can't do it now: the thing is in use, or is being removed.
-    #[error("the Docker engine is at it: {0}")]
+    #[error("the Docker engine can't do it now: {0}")]
     Busy(String),
     /// It failed.
     #[error("the Docker engine failed: {0}")]

@@ -16,7 +16,7 @@ use super::{
 use crate::{
     checkout::CheckoutError,
     container::{Container, Prepared, RunError, StartError},
-    engine::{ContainerRequest, EngineError, Exit, Image, ImageError, Owned, OwnedKind, container_name},
+    engine::{ContainerRequest, EngineError, Exit, Image, ImageError},
     output::{Log, LogSender},
     workspace::blocking,
 };
@@ -130,9 +130,10 @@ async fn finish(attempt: &Attempt, log: Log, mut report: AttemptReport) {
 async fn clean(host: &Host, id: AttemptId, container_made: bool) -> u64 {
     let begun = Instant::now();
     if container_made {
-        let owned = Owned { kind: OwnedKind::Container, id: container_name(id), attempt: Some(id) };
-        if let Err(error) = host.engine.remove(&owned).await {
-            warn!(build.id = %id.build, "build {}: its container is left to the sweep: {error}", id.build);
+        for owned in host.transport.owned(id) {
+            if let Err(error) = host.engine.remove(&owned).await {
+                warn!(build.id = %id.build, "build {}: its {} is left to the sweep: {error}", id.build, owned.kind);
+            }
         }
     }
     if let Err(error) = host.workspaces.remove(id.build).await {

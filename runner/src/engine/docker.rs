@@ -16,7 +16,7 @@ use std::{collections::HashMap, path::Path, time::Duration};
 use async_trait::async_trait;
 use bollard::{
     Docker,
-    models::{NetworkCreateRequest, SystemInfo},
+    models::{NetworkCreateRequest, SystemInfo, SystemVersion},
     query_parameters::{
         ListContainersOptions, ListNetworksOptions, ListVolumesOptions, RemoveContainerOptions,
         RemoveVolumeOptions,
@@ -108,6 +108,13 @@ impl DockerEngine {
     }
 }
 
+/// Podman speaks Docker's language, and says by its parts who it is.
+fn describe(version: &SystemVersion) -> String {
+    let is_podman = version.components.iter().flatten().any(|part| part.name.starts_with("Podman"));
+    let name = if is_podman { "Podman" } else { "Docker" };
+    format!("{name} {}", version.version.as_deref().unwrap_or("of unknown version"))
+}
+
 fn has_security(info: &SystemInfo, name: &str) -> bool {
     info.security_options.iter().flatten().any(|option| option.contains(name))
 }
@@ -143,7 +150,7 @@ impl Engine for DockerEngine {
         .map_err(|_| self.silent("info", self.probe_deadline()))?
         .map_err(|error| error::of_call(&self.host, error))?;
         Ok(EngineInfo {
-            description: format!("Docker {}", version.version.as_deref().unwrap_or("of unknown version")),
+            description: describe(&version),
             architecture: version.arch.unwrap_or_default(),
             remaps_users: remaps_users(&info),
             warnings: shortcomings(&info),

@@ -8,12 +8,15 @@
 
 use std::{fmt, path::PathBuf};
 
+use caisson_protocol::AttemptId;
 use tracing::warn;
 
 use super::{Workspaces, archive, blocking, remove_tree};
 use crate::{
     config::{Config, WantedTransport},
-    engine::{ContainerId, Engine, EngineError, EngineInfo, WORKSPACE, WorkspaceMount},
+    engine::{
+        ContainerId, Engine, EngineError, EngineInfo, Owned, OwnedKind, WORKSPACE, WorkspaceMount, container_name,
+    },
 };
 
 /// How a checkout gets into its container.
@@ -73,6 +76,13 @@ impl Transport {
             Self::Bind => WorkspaceMount::Folder(folder),
             Self::Upload => WorkspaceMount::Volume,
         }
+    }
+
+    /// What the engine has of an attempt whose container was made.
+    pub(crate) fn owned(self, attempt: AttemptId) -> impl Iterator<Item = Owned> {
+        let owned = move |kind| Owned { kind, id: container_name(attempt), attempt: Some(attempt) };
+        let volume = (self == Self::Upload).then(|| owned(OwnedKind::Volume));
+        std::iter::once(owned(OwnedKind::Container)).chain(volume)
     }
 
     /// Brings the checkout into a container that was made and not started yet. What it is brought from is not needed

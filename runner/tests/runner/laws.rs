@@ -3,9 +3,11 @@
 
 use caisson_protocol::{AttemptId, CoordinatorMessage, FailureNote, Outcome, Stream};
 
+use caisson_runner::engine::Owned;
+
 use crate::world::{Kind, WorldWith, spec_from};
 
-/// The runner's engine obeys every law. The runner has a capacity of 4, `limits.memory=64MiB` and `limits.pids=50`.
+/// The runner's engine obeys every law. The runner has `capacity=4` and `limits.memory=64MiB`.
 pub(crate) async fn hold_in<K: Kind>(world: &WorldWith<K>) {
     prints_to_the_byte(world).await;
     ends_as_it_ends(world).await;
@@ -93,6 +95,10 @@ async fn is_told_apart_from_what_others_do<K: Kind>(world: &WorldWith<K>) {
     world.runner.docker(&["rm", "-f", &format!("caisson-{removed}")]);
     let outcome = world.outcome(removed).await;
     assert_eq!(outcome.reason(), Some("engine_failed"), "{outcome:?}");
+    world.coordinator.cleaned(removed).await;
+    // Also what the engine leaves when someone else removes a container.
+    let removed = |owned: &Owned| owned.attempt == Some(removed);
+    assert!(!world.runner.owned().await.iter().any(removed), "{}", world.runner.log());
 }
 
 async fn leaves_nothing<K: Kind>(world: &WorldWith<K>) {

@@ -10,7 +10,7 @@ use crate::{
     world::{Auto, Dockerd, Runner, WorldWith},
 };
 
-const SETTINGS: [&str; 4] = ["capacity=4", "limits.memory=64MiB", "limits.pids=50", "engine.deadline=5s"];
+const SETTINGS: [&str; 4] = ["capacity=4", "limits.memory=64MiB", "limits.nofile=1024", "engine.deadline=5s"];
 
 fn with<'a>(settings: &'a [String], further: &[&'a str]) -> Vec<&'a str> {
     settings.iter().map(String::as_str).chain(further.iter().copied()).collect()

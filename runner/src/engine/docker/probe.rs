@@ -19,6 +19,8 @@ use crate::{
     engine::{Engine, EngineError, Owned, OwnedKind},
 };
 
+/// The image's name; its tag is the runner's name.
+const IMAGE: &str = "caisson-probe";
 /// Where the container has the folder.
 const FOLDER: &str = "/probe";
 /// A tar archive without entries.
@@ -30,12 +32,12 @@ pub(super) async fn sees(
     folder: &Path,
     file: &str,
 ) -> Result<bool, EngineError> {
-    let image = format!("caisson-probe:{runner}");
     let name = format!("caisson-probe-{runner}");
     let container = Owned { kind: OwnedKind::Container, id: name.clone(), attempt: None };
     // A probe that was interrupted may have left both.
     engine.remove(&container).await?;
-    import(engine, &image).await?;
+    remove_image(engine, &format!("{IMAGE}:{runner}")).await?;
+    let image = import(engine, runner).await?;
     let seen = match create(engine, runner, name, &image, folder).await {
         Ok(()) => look(engine, &container.id, file).await,
         // It has no such folder.
@@ -43,26 +45,31 @@ pub(super) async fn sees(
         Err(error) => Err(error),
     };
     engine.remove(&container).await?;
-    let options = None::<RemoveImageOptions>;
-    engine.call("remove image", engine.docker.remove_image(&image, options, None)).await?;
+    remove_image(engine, &image).await?;
     seen
 }
 
-async fn import(engine: &DockerEngine, image: &str) -> Result<(), EngineError> {
-    match engine.call("inspect image", engine.docker.inspect_image(image)).await {
-        Err(EngineError::NotFound(_)) => {}
-        found => return found.map(|_| ()),
-    }
-    let (repo, tag) = image.split_once(':').unwrap_or((image, "latest"));
+/// Brings the image along, and gives its id.
+async fn import(engine: &DockerEngine, runner: &RunnerName) -> Result<String, EngineError> {
     let options = CreateImageOptions {
         from_src: Some("-".into()),
-        repo: Some(repo.into()),
-        tag: Some(tag.into()),
+        repo: Some(IMAGE.into()),
+        tag: Some(runner.to_string()),
         ..CreateImageOptions::default()
     };
     let archive = body_full(Bytes::from_static(EMPTY_ARCHIVE));
     let import = engine.docker.create_image(Some(options), Some(archive), None);
-    engine.call("import image", import.try_collect::<Vec<_>>()).await.map(|_| ())
+    let news = engine.call("import image", import.try_collect::<Vec<_>>()).await?;
+    let id = news.into_iter().filter_map(|piece| piece.status).next_back();
+    id.ok_or_else(|| EngineError::Failed("it does not say what it has imported".into()))
+}
+
+async fn remove_image(engine: &DockerEngine, image: &str) -> Result<(), EngineError> {
+    let removal = engine.docker.remove_image(image, None::<RemoveImageOptions>, None);
+    match engine.call("remove image", removal).await {
+        Err(EngineError::NotFound(_)) => Ok(()),
+        result => result.map(|_| ()),
+    }
 }
 
 async fn create(

@@ -11,7 +11,7 @@ use bollard::models::{
 use super::label;
 use crate::{
     config::{Limits, Network, RunnerName},
-    engine::{ContainerRequest, WORKSPACE, WorkspaceMount},
+    engine::{ContainerRequest, WORKSPACE, WorkspaceMount, container_name},
 };
 
 /// What package managers and servers need as root in their own container: to own files, to become another user, to
@@ -54,11 +54,12 @@ fn labels(request: &ContainerRequest) -> HashMap<String, String> {
     ])
 }
 
-/// A volume without a name is removed with its container; by its labels the sweep finds one that was not.
+/// By its labels the sweep finds a volume that was left behind.
 fn workspace(request: &ContainerRequest) -> Mount {
     match &request.workspace {
         WorkspaceMount::Folder(path) => bind(path, WORKSPACE),
         WorkspaceMount::Volume => Mount {
+            source: Some(container_name(request.attempt)),
             target: Some(WORKSPACE.to_owned()),
             typ: Some(MountType::VOLUME),
             volume_options: Some(MountVolumeOptions {

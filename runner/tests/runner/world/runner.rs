@@ -8,6 +8,7 @@ use std::{
     time::Duration,
 };
 
+use caisson_runner::engine::Owned;
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::{Coordinator, coordinator::TOKEN, docker, names, owned_at, until};
@@ -66,6 +67,11 @@ impl Runner {
         let engine = settings.iter().filter_map(|setting| setting.strip_prefix("engine.host="));
         let engine = engine.map(str::to_owned).next_back();
         Self { name, home: home.to_owned(), arguments, engine, nobody: nobodys.is_some(), process }
+    }
+
+    /// What bears its label on its engine.
+    pub(crate) async fn owned(&self) -> Vec<Owned> {
+        owned_at(&self.name, self.engine.as_deref()).await
     }
 
     /// What it leaves behind is looked for over this socket, and not as it reaches its engine itself.
@@ -158,7 +164,7 @@ impl Runner {
     }
 
     pub(crate) async fn has_left_nothing(&self) {
-        assert_eq!(owned_at(&self.name, self.engine.as_deref()).await, []);
+        assert_eq!(self.owned().await, []);
         for folder in ["tmp", "spool"] {
             assert_eq!(names(&self.work_dir().join(folder)), [""; 0], "left in {folder}\n{}", self.log());
         }
@@ -167,7 +173,7 @@ impl Runner {
     /// As `has_left_nothing`, of a runner that goes on: its network may be there.
     pub(crate) async fn becomes_empty(&self) {
         until("nothing of the builds is left", async || {
-            owned_at(&self.name, self.engine.as_deref()).await.iter().all(|owned| owned.attempt.is_none())
+            self.owned().await.iter().all(|owned| owned.attempt.is_none())
                 && ["tmp", "spool"].iter().all(|folder| names(&self.work_dir().join(folder)).is_empty())
         })
         .await;

@@ -3,7 +3,7 @@
 use caisson_protocol::{ErrorReason, Outcome, Stream};
 
 use super::World;
-use crate::world::{servers, spec};
+use crate::world::{Repository, servers, spec};
 
 async fn refusal(world: &World, url: &str) -> (ErrorReason, String) {
     let attempt = world.coordinator.assign(spec(url, "main", "true"));
@@ -80,5 +80,19 @@ async fn s47_a_server_leads_to_another_place_on_itself_but_to_no_other_host() {
     let (reason, message) = refusal(&world, &format!("http://localhost:{moved}/repository")).await;
     assert_eq!(reason, ErrorReason::CloneFailed, "{message}");
     assert!(message.contains("redirect"), "{message}");
+    world.ends_clean().await;
+}
+
+#[tokio::test]
+async fn s17_a_submodule_is_an_empty_folder_wherever_it_points() {
+    let world = World::new().await;
+    let victim =
+        Repository::make(&world.repository.path.with_file_name("victim"), &[("secret.txt", "secret\n")]);
+    world.repository.submodule("stolen", &victim);
+    let attempt = world
+        .submit("cat .gitmodules; ls -A stolen; ls -A .git/modules 2>/dev/null || true; ! grep -r secret stolen");
+    assert_eq!(world.outcome(attempt).await, Outcome::Succeeded);
+    let said = world.coordinator.log_text(attempt, Stream::Stdout);
+    assert!(said.contains("stolen") && !said.contains("secret.txt"), "{said}");
     world.ends_clean().await;
 }

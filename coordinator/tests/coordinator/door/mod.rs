@@ -1,6 +1,7 @@
 //! The door: who gets a connection, for how long, how often, and what every answer tells a browser.
 
 mod headers;
+mod inputs;
 mod limits;
 mod slow;
 mod tls;

@@ -87,6 +87,22 @@ impl Repository {
         self.git.commit(reference, &author, &author, "A change", &tree, &parents).unwrap().to_string()
     }
 
+    /// A commit with a submodule that is another repository on this machine.
+    pub(crate) fn submodule(&self, name: &str, of: &Self) {
+        let declared = format!("[submodule \"{name}\"]\n\tpath = {name}\n\turl = {}\n", of.url());
+        fs::write(self.path.join(".gitmodules"), declared).unwrap();
+        let mut index = self.git.index().unwrap();
+        index.add_path(Path::new(".gitmodules")).unwrap();
+        index.write().unwrap();
+        let files = self.git.find_tree(index.write_tree().unwrap()).unwrap();
+        let mut builder = self.git.treebuilder(Some(&files)).unwrap();
+        builder.insert(name, of.head().parse().unwrap(), 0o160_000).unwrap();
+        let tree = self.git.find_tree(builder.write().unwrap()).unwrap();
+        let author = Signature::now("A User", "user@example.org").unwrap();
+        let parent = self.git.head().unwrap().peel_to_commit().unwrap();
+        self.git.commit(Some("HEAD"), &author, &author, "A submodule", &tree, &[&parent]).unwrap();
+    }
+
     pub(crate) fn head(&self) -> String {
         self.git.head().unwrap().target().unwrap().to_string()
     }

@@ -30,9 +30,15 @@ test('a field tells what is wrong with it to everyone', () => {
 });
 
 test('it is told whose fault a failure is', () => {
-  render(Why, { build: build({ status: 'errored', reason: 'engine_failed', message: 'the engine went away' }) });
+  render(Within, { component: Why, given: { build: build({ status: 'errored', reason: 'engine_failed', message: 'the engine went away' }) } });
   expect(screen.getByText('The CI’s fault, not the code’s')).toBeTruthy();
   expect(screen.getByText('The engine went away')).toBeTruthy();
+});
+
+test('it is told how long a build runs, and how long it ran', () => {
+  const say = (parts: object) => render(Within, { component: Why, given: { build: build({ started_at: '2026-01-01T00:00:03Z', ...parts }) } }).container.textContent!.trim();
+  expect(say({ status: 'running' })).toBe('for 57 s');
+  expect(say({ status: 'succeeded', finished_at: '2026-01-01T00:00:05.500Z' })).toBe('in 2.5 s');
 });
 
 test('phases are told as text too', () => {

@@ -21,7 +21,6 @@ const KNOWN: &str = include_str!("../seeds.txt");
 pub const COVERAGE: &[&str] = &[
     "answer to a submission lost",
     "assignment came twice",
-    "assignment given back by a draining runner",
     "attempt given back",
     "attempt never received",
     "attempts resumed",

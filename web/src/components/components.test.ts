@@ -65,6 +65,10 @@ describe('a runner', () => {
   test('that can run no builds says why', () => {
     expect(show({ status: 'unhealthy', unhealthy: 'the disk is full: 12 MB are left' })).toMatch(/Unhealthy.*The disk is full: 12 MB are left.*given no builds/s);
   });
+  test('has free places only where a build may take them', () => {
+    const free = (status: string) => show({ status, capacity: 3, builds: ['a'] }).match(/Free/g)?.length ?? 0;
+    expect([free('ready'), free('draining'), free('unhealthy'), free('disconnected')]).toEqual([2, 0, 0, 0]);
+  });
   test('that is lost says for how long it has been silent', () => {
     expect(show({ status: 'disconnected' })).toMatch(/Last sign of life\s*10 s ago/);
     expect(show({ status: 'disconnected', last_seen_at: null })).toMatch(/not since the coordinator’s start/);

@@ -1,11 +1,16 @@
 //! The engine: not there, going away in the middle of a build, and doing things behind the runner's back.
 
+use axum::http::StatusCode;
 use caisson_protocol::Outcome;
+use caisson_runner::{
+    config::Config,
+    engine::{Engine, EngineError, Owned, OwnedKind, docker::DockerEngine},
+};
 
 use super::World;
 use crate::world::{
     Runner, docker, owned,
-    servers::{EngineProxy, Gate},
+    servers::{EngineProxy, Gate, engine_that_says},
     until,
 };
 
@@ -18,6 +23,23 @@ async fn an_engine_that_is_not_there_is_named_in_one_clear_line() {
     let log = runner.log();
     let last = log.lines().last().unwrap();
     assert!(last.contains("unix:///nowhere/docker.sock") && last.contains("systemctl start docker"), "{log}");
+}
+
+/// The engine says so where two remove a container at once, which can't be brought about at will.
+#[tokio::test]
+async fn what_is_being_removed_already_is_removed_and_what_is_in_use_is_not() {
+    let home = tempfile::tempdir().unwrap();
+    let socket = home.path().join("docker.sock");
+    engine_that_says(&socket, StatusCode::CONFLICT, "removal of container x is already in progress").await;
+    let mut config = Config::default().engine;
+    config.host = format!("unix://{}", socket.display()).try_into().unwrap();
+    let engine = DockerEngine::at(&config).unwrap();
+    let owned = |kind| Owned { kind, id: "x".into(), attempt: None };
+    assert_eq!(engine.remove(&owned(OwnedKind::Container)).await, Ok(()));
+    for kind in [OwnedKind::Volume, OwnedKind::Network] {
+        let removed = engine.remove(&owned(kind)).await;
+        assert!(matches!(removed, Err(EngineError::Busy(_))), "{removed:?}");
+    }
 }
 
 fn engine_failed(outcome: &Outcome) -> bool {

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use caisson_protocol::{CoordinatorMessage, Outcome, RunnerMessage, Stream};
+use caisson_protocol::{CoordinatorMessage, FailureNote, Outcome, RunnerMessage, Stream};
 
 use super::World;
-use crate::world::Dockerd;
+use crate::world::{Dockerd, Registry, coordinator::Seen};
 
 const QUICK: [&str; 2] = ["engine.deadline=2s", "capacity=4"];
 /// Tells when it runs, and runs until it is told to end.
@@ -158,4 +158,84 @@ async fn a_full_disk_is_the_runners_trouble_and_over_when_there_is_room() {
     let attempt = world.submit("true");
     world.coordinator.released(attempt).await;
     world.ends_clean().await;
+}
+
+#[tokio::test]
+async fn an_engine_that_is_restarted_while_it_pulls_is_not_the_images_failure() {
+    let mut engine = Dockerd::start().await;
+    let world = World::on(&engine, &QUICK).await;
+    let registry = Registry::with(&["app"], Duration::from_secs(1)).await;
+    for restart in ["killed", "shut down"] {
+        let attempt = world.submit_in(&registry.image("app"), "true");
+        let pulls = |seen: &Seen| {
+            seen.logs.get(&attempt).is_some_and(|log| log.text(Stream::Caisson).contains("Pulled 0 of"))
+        };
+        world.coordinator.wait("the image is being pulled", pulls).await;
+        if restart == "killed" {
+            engine.kill();
+        } else {
+            engine.shut_down().await;
+        }
+        let outcome = world.outcome(attempt).await;
+        assert!(engine_failed(&outcome), "{restart}: {outcome:?}");
+        engine.revive().await;
+        world.coordinator.healthy().await;
+    }
+    world.ends_clean().await;
+    assert_eq!(engine.containers(), "");
+}
+
+/// The engine reports the same of it as of a command that was killed within its container: exit code 137. So it can't
+/// be told whose fault it was, but that it was killed.
+#[tokio::test]
+async fn a_shim_that_is_killed_ends_its_build_and_leaves_nothing() {
+    let engine = Dockerd::start().await;
+    let world = World::on(&engine, &QUICK).await;
+    let attempt = world.submit(WAITS);
+    world.coordinator.prints(attempt, "ready").await;
+    engine.kill_shims();
+    let killed = Outcome::Failed { exit_code: 137, note: Some(FailureNote::KilledBySignal) };
+    assert_eq!(world.outcome(attempt).await, killed);
+    world.runner.becomes_empty().await;
+    let after = world.submit("true");
+    assert_eq!(world.outcome(after).await, Outcome::Succeeded);
+    world.ends_clean().await;
+    assert_eq!(engine.containers(), "");
+}
+
+/// A file that can't be removed keeps its container.
+#[tokio::test]
+async fn a_container_that_cant_be_removed_is_counted_and_tried_again() {
+    let engine = Dockerd::start().await;
+    let world = World::on(&engine, &QUICK).await;
+    let attempt = world.submit("touch /stays; echo ready; while [ ! -e /workspace/go ]; do sleep 0.05; done");
+    world.coordinator.prints(attempt, "ready").await;
+    let format = "{{.GraphDriver.Data.UpperDir}}/stays";
+    let stays = world.runner.docker(&["inspect", "--format", format, &format!("caisson-{attempt}")]);
+    let chattr = |flag| {
+        let status = std::process::Command::new("chattr").args([flag, stays.as_str()]).status();
+        assert!(status.unwrap().success(), "chattr {flag} {stays}");
+    };
+    chattr("+i");
+    world.go(attempt);
+    // Its build is none the worse for it, nor is the next.
+    assert_eq!(world.outcome(attempt).await, Outcome::Succeeded);
+    let after = world.submit("true");
+    assert_eq!(world.outcome(after).await, Outcome::Succeeded);
+    assert!(world.runner.log().contains("its container is left to the sweep"), "{}", world.runner.log());
+
+    let mut world = world;
+    world.runner.kill();
+    world.runner.restart();
+    let counted = |left: u64| {
+        move |seen: &Seen| seen.registrations.last().is_some_and(|last| last.condition.left_behind == left)
+    };
+    world.coordinator.wait("it is counted", counted(1)).await;
+    chattr("-i");
+    world.runner.kill();
+    world.runner.restart();
+    let removed = |seen: &Seen| seen.registrations.len() == 3 && counted(0)(seen);
+    world.coordinator.wait("it is removed", removed).await;
+    world.ends_clean().await;
+    assert_eq!(engine.containers(), "");
 }

@@ -1,17 +1,13 @@
 //! Images: what registries refuse, and what is tried again.
 
+use std::time::Duration;
+
 use base64::{Engine, prelude::BASE64_STANDARD};
-use caisson_protocol::{AttemptId, Outcome, Stream};
+use caisson_protocol::{Outcome, RunnerMessage, Stream};
 use serde_json::json;
 
 use super::World;
-use crate::world::{servers, spec_from};
-
-fn with_image(world: &World, image: &str) -> AttemptId {
-    let mut value = serde_json::to_value(world.spec("true")).unwrap();
-    value["image"] = json!(image);
-    world.coordinator.assign(spec_from(value))
-}
+use crate::world::{Registry, docker, servers};
 
 fn reason(outcome: &Outcome) -> &'static str {
     outcome.reason().unwrap_or("none")
@@ -22,7 +18,7 @@ async fn a_registry_that_may_be_better_in_a_moment_is_asked_again_and_not_for_ev
     let world = World::with(&["capacity=3", "image.stall=1s"]).await;
     let registry = servers::registry().await;
     let ill =
-        ["broken", "busy", "silent"].map(|name| with_image(&world, &format!("{registry}/{name}/app:1")));
+        ["broken", "busy", "silent"].map(|name| world.submit_in(&format!("{registry}/{name}/app:1"), "true"));
     for attempt in ill {
         let outcome = world.outcome(attempt).await;
         assert_eq!(reason(&outcome), "image_failed", "{outcome:?}");
@@ -36,12 +32,40 @@ async fn a_registry_that_may_be_better_in_a_moment_is_asked_again_and_not_for_ev
 async fn what_is_refused_is_not_asked_for_again() {
     let world = World::with(&["capacity=2"]).await;
     let registry = servers::registry().await;
-    let refused = ["private/app", "nosuch"].map(|name| with_image(&world, &format!("{registry}/{name}:1")));
+    let refused =
+        ["private/app", "nosuch"].map(|name| world.submit_in(&format!("{registry}/{name}:1"), "true"));
     for attempt in refused {
         world.outcome(attempt).await;
         let said = world.coordinator.log_text(attempt, Stream::Caisson);
         assert!(!said.contains("trying again"), "{said}");
     }
+    world.ends_clean().await;
+}
+
+#[tokio::test]
+async fn a_pull_is_told_in_the_builds_log_and_its_digest_is_kept() {
+    let world = World::new().await;
+    let registry = Registry::with(&["app"], Duration::from_millis(50)).await;
+    let image = registry.image("app");
+    let attempt = world.submit_in(&image, "ls / | grep -c ^own-app-");
+    assert_eq!(world.outcome(attempt).await, Outcome::Succeeded);
+    assert_eq!(world.coordinator.log_text(attempt, Stream::Stdout), "1\n");
+    let said = world.coordinator.log_text(attempt, Stream::Caisson);
+    assert!(said.contains(&format!("Pulling image {image}\nPulled ")), "{said}");
+    let started = |m: &RunnerMessage| match m {
+        RunnerMessage::Started { image_digest, .. } => Some(image_digest.clone()),
+        _ => None,
+    };
+    let digest = world.coordinator.look(|seen| seen.messages.iter().find_map(started)).unwrap();
+    assert_eq!(digest.as_deref(), Some(registry.digest("app")));
+
+    // It is there by now, and not pulled again.
+    let again = world.submit_in(&image, "true");
+    assert_eq!(world.outcome(again).await, Outcome::Succeeded);
+    let said = world.coordinator.log_text(again, Stream::Caisson);
+    assert!(!said.contains("Pull"), "{said}");
+    world.coordinator.cleaned(again).await;
+    docker(&["rmi", &image]);
     world.ends_clean().await;
 }
 
@@ -54,14 +78,14 @@ async fn a_registry_gets_its_password_and_nobody_else_sees_it() {
     let file = home.path().join("config.json");
     std::fs::write(&file, json!({"auths": {registry.to_string(): {"auth": auth}}}).to_string()).unwrap();
     let world = World::with(&[&format!("image.credentials_file={}", file.display())]).await;
-    let opened = with_image(&world, &format!("{registry}/app:1"));
+    let opened = world.submit_in(&format!("{registry}/app:1"), "true");
     let outcome = world.outcome(opened).await;
     assert_eq!(reason(&outcome), "image_not_found", "{outcome:?}");
     assert!(!world.runner.log().contains(&auth) && !world.runner.log().contains("~~~"));
     world.ends_clean().await;
 
     let world = World::new().await;
-    let closed = with_image(&world, &format!("{registry}/app:1"));
+    let closed = world.submit_in(&format!("{registry}/app:1"), "true");
     let outcome = world.outcome(closed).await;
     assert_eq!(reason(&outcome), "image_denied", "{outcome:?}");
     world.ends_clean().await;

@@ -111,6 +111,11 @@ impl Dockerd {
         self.dockerd.wait().unwrap();
     }
 
+    /// Ends what stands between it and its containers.
+    pub(crate) fn kill_shims(&self) {
+        shims(self.home.path()).into_iter().for_each(kill);
+    }
+
     /// Ends it as an upgrade does: it ends its containers first.
     pub(crate) async fn shut_down(&mut self) {
         send(&self.dockerd, Signal::TERM);
@@ -166,20 +171,29 @@ impl Drop for Dockerd {
     }
 }
 
-/// The processes that hold containers bear this engine's folder in their command line; what they held ends with them.
-fn end_shims(home: &Path) {
-    for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
-        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
-        let command = fs::read(entry.path().join("cmdline")).unwrap_or_default();
+/// The processes that hold containers bear this engine's folder in their command line.
+fn shims(home: &Path) -> Vec<i32> {
+    let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let pids = processes.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    let is_shim = |pid: &i32| {
+        let command = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
         let command = String::from_utf8_lossy(&command);
-        if command.starts_with("/usr/bin/containerd-shim") && command.contains(home.to_str().unwrap_or("?")) {
-            let children = fs::read_to_string(entry.path().join(format!("task/{pid}/children")));
-            let children = children.unwrap_or_default();
-            for pid in children.split_whitespace().filter_map(|pid| pid.parse().ok()).chain([pid]) {
-                let _ = Pid::from_raw(pid).map(|pid| kill_process(pid, Signal::KILL));
-            }
-        }
+        command.starts_with("/usr/bin/containerd-shim") && command.contains(home.to_str().unwrap_or("?"))
+    };
+    pids.filter(is_shim).collect()
+}
+
+/// Ends them with what they hold.
+fn end_shims(home: &Path) {
+    for shim in shims(home) {
+        let children = fs::read_to_string(format!("/proc/{shim}/task/{shim}/children")).unwrap_or_default();
+        let children = children.split_whitespace().filter_map(|pid| pid.parse().ok());
+        children.chain([shim]).for_each(kill);
     }
+}
+
+fn kill(pid: i32) {
+    let _ = Pid::from_raw(pid).map(|pid| kill_process(pid, Signal::KILL));
 }
 
 fn send(child: &Child, signal: Signal) {

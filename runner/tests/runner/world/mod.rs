@@ -3,6 +3,7 @@
 pub(crate) mod certificates;
 pub(crate) mod coordinator;
 pub(crate) mod dockerd;
+pub(crate) mod registry;
 pub(crate) mod repository;
 pub(crate) mod runner;
 pub(crate) mod servers;
@@ -19,6 +20,7 @@ use tempfile::TempDir;
 
 pub(crate) use coordinator::Coordinator;
 pub(crate) use dockerd::Dockerd;
+pub(crate) use registry::Registry;
 pub(crate) use repository::Repository;
 pub(crate) use runner::Runner;
 
@@ -110,6 +112,13 @@ impl<K: Kind> WorldWith<K> {
 
     pub(crate) fn submit(&self, command: &str) -> AttemptId {
         self.coordinator.assign(self.spec(command))
+    }
+
+    /// A build in an image that is not the test image.
+    pub(crate) fn submit_in(&self, image: &str, command: &str) -> AttemptId {
+        let mut value = serde_json::to_value(self.spec(command)).unwrap();
+        value["image"] = json!(image);
+        self.coordinator.assign(spec_from(value))
     }
 
     pub(crate) async fn outcome(&self, attempt: AttemptId) -> Outcome {

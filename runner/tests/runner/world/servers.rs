@@ -141,6 +141,13 @@ pub(crate) async fn registry_with_password(authorization: String) -> SocketAddr 
     serve(routes).await
 }
 
+/// An engine that gives the same answer to whatever it is asked.
+pub(crate) async fn engine_that_says(socket: &Path, status: StatusCode, message: &'static str) {
+    let routes = Router::new().fallback(async move || (status, Json(json!({ "message": message }))));
+    let listener = UnixListener::bind(socket).unwrap();
+    tokio::spawn(async move { axum::serve(listener, routes).await.unwrap() });
+}
+
 /// The engine's socket behind one of our own that can be shut.
 pub(crate) struct EngineProxy {
     pub(crate) path: PathBuf,

@@ -1,0 +1,147 @@
+//! An image registry that has images: the test image, each with a layer on top that nobody has yet.
+
+use std::{collections::BTreeMap, io::Read, net::SocketAddr, sync::Arc, time::Duration};
+
+use axum::{
+    Router,
+    body::{Body, Bytes},
+    extract::{Request, State},
+    http::StatusCode,
+    response::{IntoResponse, Response},
+};
+use futures_util::{StreamExt, stream};
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+use tokio::{net::TcpListener, time::sleep};
+
+use super::{IMAGE, docker};
+
+const MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
+const CONFIG: &str = "application/vnd.docker.container.image.v1+json";
+const LAYER: &str = "application/vnd.docker.image.rootfs.diff.tar.gzip";
+/// How large an image's own layer is.
+pub(crate) const OWN_BYTES: usize = 1024 * 1024;
+/// How many pieces of a blob are sent with a pause before each.
+const PIECES: usize = 8;
+
+/// A registry at an address of its own.
+pub(crate) struct Registry {
+    address: SocketAddr,
+    digests: BTreeMap<String, String>,
+}
+
+/// What a registry gives.
+#[derive(Default)]
+struct Shelf {
+    /// Manifests by the name of their image and by digest.
+    manifests: BTreeMap<String, Vec<u8>>,
+    blobs: BTreeMap<String, Bytes>,
+    pause: Duration,
+}
+
+impl Registry {
+    /// With images of these names, each blob of which takes eight times `pause`.
+    pub(crate) async fn with(names: &[&str], pause: Duration) -> Self {
+        let mut shelf = Shelf { pause, ..Shelf::default() };
+        let (config, layers) = saved();
+        let mut digests = BTreeMap::new();
+        for name in names {
+            let digest = shelf.add(name, config.clone(), layers.clone());
+            digests.insert((*name).to_owned(), digest);
+        }
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let routes = Router::new().fallback(give).with_state(Arc::new(shelf));
+        tokio::spawn(async move { axum::serve(listener, routes).await.unwrap() });
+        Self { address, digests }
+    }
+
+    /// What an image is called.
+    pub(crate) fn image(&self, name: &str) -> String {
+        format!("{}/{name}:1", self.address)
+    }
+
+    /// The digest of an image's manifest.
+    pub(crate) fn digest(&self, name: &str) -> &str {
+        &self.digests[name]
+    }
+}
+
+/// The test image: its configuration and its layers.
+fn saved() -> (Value, Vec<Bytes>) {
+    let home = tempfile::tempdir().unwrap();
+    let file = home.path().join("image.tar");
+    docker(&["save", IMAGE, "-o", file.to_str().unwrap()]);
+    let mut files = BTreeMap::new();
+    let mut archive = tar::Archive::new(std::fs::File::open(&file).unwrap());
+    for entry in archive.entries().unwrap() {
+        let mut entry = entry.unwrap();
+        let (name, mut content) = (entry.path().unwrap().display().to_string(), Vec::new());
+        entry.read_to_end(&mut content).unwrap();
+        files.insert(name, content);
+    }
+    let manifest: Value = serde_json::from_slice(&files["manifest.json"]).unwrap();
+    let config = serde_json::from_slice(&files[manifest[0]["Config"].as_str().unwrap()]).unwrap();
+    let layers = manifest[0]["Layers"].as_array().unwrap().iter();
+    (config, layers.map(|layer| Bytes::from(files[layer.as_str().unwrap()].clone())).collect())
+}
+
+impl Shelf {
+    fn add(&mut self, name: &str, mut config: Value, mut layers: Vec<Bytes>) -> String {
+        let own = own_layer(name);
+        config["rootfs"]["diff_ids"].as_array_mut().unwrap().push(digest(&own).into());
+        config.as_object_mut().unwrap().remove("history");
+        layers.push(own);
+        let blob = |shelf: &mut Self, kind: &str, content: Bytes| {
+            let digest = digest(&content);
+            let described = json!({"mediaType": kind, "size": content.len(), "digest": digest});
+            shelf.blobs.insert(digest, content);
+            described
+        };
+        let config = blob(self, CONFIG, serde_json::to_vec(&config).unwrap().into());
+        let layers: Vec<_> = layers.into_iter().map(|layer| blob(self, LAYER, layer)).collect();
+        let manifest = json!({"schemaVersion": 2, "mediaType": MANIFEST, "config": config, "layers": layers});
+        let manifest = serde_json::to_vec(&manifest).unwrap();
+        let digest = digest(&manifest);
+        self.manifests.insert(format!("/v2/{name}/manifests/1"), manifest.clone());
+        self.manifests.insert(format!("/v2/{name}/manifests/{digest}"), manifest);
+        digest
+    }
+}
+
+/// A file that is in no other image.
+fn own_layer(name: &str) -> Bytes {
+    let content = vec![uuid::Uuid::new_v4().as_bytes()[0]; OWN_BYTES];
+    let mut archive = tar::Builder::new(Vec::new());
+    let mut header = tar::Header::new_gnu();
+    header.set_size(OWN_BYTES as u64);
+    header.set_mode(0o644);
+    let file = format!("own-{name}-{}", uuid::Uuid::new_v4());
+    archive.append_data(&mut header, file, content.as_slice()).unwrap();
+    archive.into_inner().unwrap().into()
+}
+
+fn digest(content: &[u8]) -> String {
+    let hex: String = Sha256::digest(content).iter().map(|byte| format!("{byte:02x}")).collect();
+    format!("sha256:{hex}")
+}
+
+async fn give(State(shelf): State<Arc<Shelf>>, request: Request) -> Response {
+    let path = request.uri().path();
+    if path == "/v2/" {
+        return StatusCode::OK.into_response();
+    }
+    if let Some(manifest) = shelf.manifests.get(path) {
+        let headers = [("content-type", MANIFEST.to_owned()), ("docker-content-digest", digest(manifest))];
+        return (headers, manifest.clone()).into_response();
+    }
+    let blob = path.rsplit_once("/blobs/").and_then(|(_, digest)| shelf.blobs.get(digest));
+    let Some(blob) = blob.cloned() else { return StatusCode::NOT_FOUND.into_response() };
+    let (length, pause) = (blob.len(), shelf.pause);
+    let pieces: Vec<Bytes> = blob.chunks(length.div_ceil(PIECES)).map(Bytes::copy_from_slice).collect();
+    let slowly = stream::iter(pieces).then(move |piece| async move {
+        sleep(pause).await;
+        Ok::<_, std::io::Error>(piece)
+    });
+    ([("content-length", length.to_string())], Body::from_stream(slowly)).into_response()
+}

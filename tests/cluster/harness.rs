@@ -248,6 +248,21 @@ impl Cluster {
         runner.process = Process::start("caisson-runner", &runner.arguments, &self.runner_environment, log);
     }
 
+    /// Gives a runner another name, from its next start on.
+    pub fn rename_runner(&mut self, at: usize, name: &str) {
+        let work_dir = self.work_dir(at).display().to_string();
+        let runner = &mut self.runners[at];
+        let argument = runner.arguments.iter_mut().find(|argument| **argument == runner.name);
+        name.clone_into(argument.expect("its name is one of its arguments"));
+        name.clone_into(&mut runner.name);
+        assert!(runner.arguments.contains(&work_dir), "its folder stays");
+    }
+
+    /// A runner's folder, which is named after it as it was at first.
+    pub fn work_dir(&self, at: usize) -> PathBuf {
+        self.folder.path().join(format!("{}-{}", self.name, at + 1))
+    }
+
     pub fn kill_coordinator(&mut self) {
         self.coordinator.kill();
     }
@@ -289,6 +304,11 @@ impl Cluster {
             request = request.json(body);
         }
         request.send().await
+    }
+
+    pub async fn delete(&self, path: &str) -> StatusCode {
+        let url = format!("http://{}/api/v1{path}", self.address);
+        self.http.delete(url).bearer_auth(self.token()).send().await.unwrap().status()
     }
 
     pub async fn get(&self, path: &str) -> Value {

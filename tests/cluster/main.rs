@@ -7,6 +7,7 @@
 
 mod chaos_proxy;
 mod endings;
+mod enrolment;
 mod faults;
 mod harness;
 mod network_faults;

@@ -308,7 +308,8 @@ async fn exchange(
         .look(move |scheduler| scheduler.runners().iter().any(|known| known.name == of_that_name));
     let actor = Actor::new(ActorKind::Runner, &name);
     let tells = |action| Entry::new(now, actor.clone(), Some(from.to_string()), action, &name);
-    if is_known.await? {
+    // A runner whose credentials were lost with the file they are in may have its name back at once: it is nobody else's.
+    if is_known.await? && app.access.roll().has_enrolled(&name) {
         app.access.record(tells(Action::RunnerRefused).with("a runner of this name is there")).await?;
         let detail = format!(
             "a runner {name:?} is registered, and was heard of a moment ago: give each runner a name of its own, or \

@@ -81,6 +81,12 @@ impl Roll {
         Ok(changes)
     }
 
+    /// Whether a runner of this name was ever given a credential.
+    #[must_use]
+    pub fn has_enrolled(&self, runner: &str) -> bool {
+        self.credentials.values().any(|credential| credential.runner == runner)
+    }
+
     /// What is opened by the credential of this digest.
     #[must_use]
     pub fn credential(&self, digest: Digest) -> CredentialStanding {

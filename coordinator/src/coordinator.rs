@@ -194,7 +194,10 @@ async fn open_door(settings: &Checked, certificate: Option<&Certificate>) -> any
     let files = open_files();
     let total = settings.limits.connections.min(files / 4 * 3);
     if total < settings.limits.connections {
-        warn!("limits.connections: {total} instead of {}, as this process may open {files} files only", settings.limits.connections);
+        warn!(
+            "limits.connections: {total} instead of {}, as this process may open {files} files only",
+            settings.limits.connections
+        );
     }
     // All of a proxy's connections come from one address.
     let alone = if settings.behind_proxy { usize::MAX } else { settings.limits.connections_per_address };

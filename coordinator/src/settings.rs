@@ -230,11 +230,14 @@ impl FromStr for PublicUrl {
     fn from_str(text: &str) -> Result<Self, String> {
         let plain = |uri: &Uri| {
             let scheme = uri.scheme_str().is_some_and(|scheme| ["http", "https"].contains(&scheme));
-            let host = uri.authority().is_some_and(|whole| !whole.as_str().contains('@') && !whole.host().is_empty());
+            let host = uri
+                .authority()
+                .is_some_and(|whole| !whole.as_str().contains('@') && !whole.host().is_empty());
             scheme && host && uri.path() == "/" && uri.query().is_none()
         };
         let uri = text.parse::<Uri>().ok().filter(plain);
-        uri.map(Self).ok_or_else(|| format!("found {text:?}, expected an address such as https://ci.example.org"))
+        uri.map(Self)
+            .ok_or_else(|| format!("found {text:?}, expected an address such as https://ci.example.org"))
     }
 }
 
@@ -334,11 +337,16 @@ impl Settings {
         let millis = |period: Period| Millis::try_from(period.as_millis()).unwrap_or(Millis::MAX / 4);
         let (idle_ms, lifetime_ms) = (millis(self.session.idle), millis(self.session.lifetime));
         if idle_ms == 0 || lifetime_ms == 0 {
-            return Err("`session`: found an `idle` or `lifetime` of nothing, with which nobody could sign in".into());
+            return Err(
+                "`session`: found an `idle` or `lifetime` of nothing, with which nobody could sign in".into(),
+            );
         }
         let audit_ms = millis(self.audit.retention);
         if self.audit.retention < Period::seconds(2 * DAY) {
-            return Err(format!("`audit.retention`: found {}, expected at least 2days", self.audit.retention));
+            return Err(format!(
+                "`audit.retention`: found {}, expected at least 2days",
+                self.audit.retention
+            ));
         }
         Ok(AccessTerms { session: SessionTerms { idle_ms, lifetime_ms }, audit_ms })
     }

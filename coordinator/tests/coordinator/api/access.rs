@@ -87,8 +87,7 @@ async fn s02_each_role_may_do_what_the_policy_says_and_nothing_else() {
                 continue;
             }
             let path = route.replace("{id}", "1").replace("{name}", "nobody");
-            let answer =
-                Answer::to(house.stranger(method.parse().unwrap(), &path).bearer_auth(&token)).await;
+            let answer = Answer::to(house.stranger(method.parse().unwrap(), &path).bearer_auth(&token)).await;
             if role < *needed {
                 assert_eq!(answer.problem(), (403, "role_too_low".into()), "{role}: {method} {path}");
                 assert_eq!(answer.json()["needs_role"], needed.as_str());

@@ -288,14 +288,17 @@ impl Access {
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut batch = Vec::new();
         let mut looks: u64 = 0;
+        let mut is_well = true;
         loop {
             tokio::select! {
                 biased;
                 _ = notes.0.recv_many(&mut batch, NOTES_AT_ONCE) => self.write_down(&mut batch).await,
                 _ = look.tick() => {
-                    if let Err(error) = self.tidy(looks).await {
-                        warn!("who may do what can't be kept up to date: {error}");
+                    let tidied = self.tidy(looks).await;
+                    if let Err(error) = &tidied && is_well {
+                        warn!("what other programs change of who may do what is not seen: {error}");
                     }
+                    is_well = tidied.is_ok();
                     looks += 1;
                 }
                 () = end.cancelled() => break,

@@ -296,8 +296,12 @@ async fn exchange(
 ) -> Result<(StatusCode, Json<CredentialMade>), Problem> {
     let now = now_ms();
     let registration = Digest::of(bearer(&headers).unwrap_or_default());
-    let invalid = || Problem::from(AccessError::from(Refused::RegistrationInvalid));
-    app.access.roll().registration(registration, now).ok_or_else(invalid)?;
+    if app.access.roll().registration(registration, now).is_none() {
+        let stranger = Actor::new(ActorKind::Stranger, "");
+        let entry = Entry::new(now, stranger, Some(from.to_string()), Action::RunnerRefused, "");
+        app.access.record(entry.with("a registration token that is not in force")).await?;
+        return Err(AccessError::from(Refused::RegistrationInvalid).into());
+    }
     let CredentialWanted { name } = read_json(&body)?;
     if let Some(wrong) = wrong_with_runner_name(&name) {
         return Err(Problem::invalid("name", wrong));

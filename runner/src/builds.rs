@@ -27,6 +27,7 @@ use crate::{
     config::Config,
     engine::Engine,
     health::Health,
+    images::Images,
     spool::{Assignment, Restored, Spool},
     workspace::{Transport, Workspaces, blocking},
 };
@@ -51,6 +52,8 @@ pub struct Host {
     pub transport: Transport,
     /// What fills them.
     pub checkout: Checkout,
+    /// Which images are the runner's own.
+    pub images: Images,
     /// Whether builds can run at all.
     pub health: Health,
 }

@@ -193,6 +193,9 @@ pub struct ImageConfig {
     pub timeout: Period,
     /// How long a pull may go on without any news.
     pub stall: Period,
+    /// What the images that the runner has pulled may take together; those used least recently go first. Not bounded
+    /// where it is not set.
+    pub size_max: Option<ByteSize>,
     /// A file with the credentials of registries, as `docker login` writes it: `~/.docker/config.json`.
     pub credentials_file: Option<PathBuf>,
 }
@@ -256,6 +259,7 @@ impl Default for Config {
                 pull: PullPolicy::IfMissing,
                 timeout: Period::seconds(30 * 60),
                 stall: Period::seconds(60),
+                size_max: None,
                 credentials_file: None,
             },
         }
@@ -429,7 +433,9 @@ impl TryFrom<String> for EngineHost {
         if is_socket || is_remote {
             Ok(Self(text))
         } else {
-            Err("expected unix:// and the path of the engine's socket, or tcp:// and the host and port of a remote engine")
+            Err(
+                "expected unix:// and the path of the engine's socket, or tcp:// and the host and port of a remote engine",
+            )
         }
     }
 }
@@ -525,7 +531,15 @@ mod tests {
         let host = |text: &str| EngineHost::try_from(text.to_owned());
         assert!(!host("unix:///run/docker.sock").unwrap().is_remote());
         assert!(host("tcp://build-7.example.org:2376").unwrap().is_remote());
-        for text in ["", "/run/docker.sock", "unix://docker.sock", "tcp://x", "tcp://u:p@x:1", "http://x:1", "tcp://x:1/y"] {
+        for text in [
+            "",
+            "/run/docker.sock",
+            "unix://docker.sock",
+            "tcp://x",
+            "tcp://u:p@x:1",
+            "http://x:1",
+            "tcp://x:1/y",
+        ] {
             assert!(host(text).is_err(), "{text} was taken");
         }
     }

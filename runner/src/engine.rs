@@ -39,6 +39,12 @@ pub trait Engine: Send + Sync {
         progress: &(dyn Fn(String) + Send + Sync),
     ) -> Result<Image, ImageError>;
 
+    /// What an image takes, where it is there.
+    async fn image_bytes(&self, image: &ImageRef) -> Result<Option<u64>, EngineError>;
+
+    /// Removes an image by one of its names. One that is gone is no error.
+    async fn remove_image(&self, image: &ImageRef) -> Result<(), EngineError>;
+
     /// Makes a container, and the network it joins where that is not there.
     async fn create(&self, request: &ContainerRequest) -> Result<ContainerId, EngineError>;
 
@@ -94,6 +100,8 @@ pub struct Image {
     pub architecture: String,
     /// The folders where its programs are.
     pub path: String,
+    /// Whether it was not there before.
+    pub pulled: bool,
 }
 
 /// The name of an attempt's container, and of its volume where it has one. An attempt that is run twice meets itself.

@@ -2,7 +2,7 @@
 //! a fresh container, and delivers log and outcome, whatever the connection does meanwhile.
 //!
 //! A build's way through this crate: [`connection`] receives it, [`builds`] runs it through [`workspace`],
-//! [`checkout`], [`container`] and [`output`], on the [`engine`], while [`health`] allows; [`spool`] keeps what must not be lost, and [`sweep`]
+//! [`checkout`], [`container`] and [`output`], on the [`engine`], while [`health`] allows; [`spool`] keeps what must not be lost, [`images`] knows which images are the runner's own, and [`sweep`]
 //! removes what was left behind. [`serve`] puts it all together.
 
 pub mod builds;
@@ -12,6 +12,7 @@ pub mod connection;
 pub mod container;
 pub mod engine;
 pub mod health;
+pub mod images;
 pub mod output;
 pub mod serve;
 pub mod spool;

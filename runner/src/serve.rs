@@ -16,6 +16,7 @@ use crate::{
     connection::{self, ConnectionError, Credentials, Identity},
     engine::{Engine, EngineError, EngineInfo, docker::DockerEngine},
     health::{self, Health},
+    images::Images,
     spool::Spool,
     sweep::{self, SharedNetwork},
     workspace::{BindNeedsRoot, Transport, Workspaces},
@@ -85,9 +86,10 @@ pub async fn serve(config: Config, program: PathBuf, wish: watch::Receiver<Wish>
     let identity = Identity { credentials, instance: uuid::Uuid::new_v4(), engine: description };
 
     let (spool, checkout) = open_folders(&config, &work_dir, program)?;
+    let images = Images::open(&work_dir.path).map_err(|cause| work_dir.error(cause))?;
     let architecture = info.architecture;
     let health = Health::default();
-    let host = Host { config, engine, architecture, workspaces, transport, checkout, health };
+    let host = Host { config, engine, architecture, workspaces, transport, checkout, images, health };
     let builds = Builds::new(Arc::new(host), spool);
     builds.restore().await.map_err(|cause| work_dir.error(cause))?;
     sweep::once(&builds, SharedNetwork::Keep).await;

@@ -7,7 +7,7 @@ use std::{fmt, time::Duration};
 use tracing::{info, warn};
 
 use crate::{
-    builds::{Builds, Claims},
+    builds::{Builds, Claims, Host},
     engine::{Engine, EngineError, Owned, OwnedKind},
     workspace::blocking,
 };
@@ -55,6 +55,9 @@ pub async fn once(builds: &Builds, network: SharedNetwork) {
     if let Err(error) = blocking(move || checkout.trim()).await {
         swept.failures.push(format!("the mirrors: {error}"));
     }
+    if let Err(error) = trim_images(builds.host()).await {
+        swept.failures.push(format!("the images: {error}"));
+    }
     let (removed, left_behind) = (swept.removed() as u64, swept.failures.len() as u64);
     builds.host().health.note(builds.outbox(), |condition| {
         condition.swept += removed;
@@ -66,6 +69,16 @@ pub async fn once(builds: &Builds, network: SharedNetwork) {
     for failure in &swept.failures {
         warn!("sweep: something is left for the next one: {failure}");
     }
+}
+
+/// Keeps the images that the runner has pulled within their size.
+pub(crate) async fn trim_images(host: &Host) -> Result<(), EngineError> {
+    let Some(size_max) = host.config.image.size_max else { return Ok(()) };
+    let removed = host.images.trim(&*host.engine, size_max.0).await?;
+    if removed > 0 {
+        info!("{removed} images were removed: together they were larger than image.size_max ({size_max})");
+    }
+    Ok(())
 }
 
 async fn sweep_engine(builds: &Builds, network: SharedNetwork, swept: &mut Swept) -> Result<(), EngineError> {

@@ -17,7 +17,9 @@ use crate::{
     checkout::CheckoutError,
     container::{Container, Prepared, RunError, StartError},
     engine::{ContainerRequest, EngineError, Exit, Image, ImageError},
+    images::Use,
     output::{Log, LogSender},
+    sweep,
     workspace::blocking,
 };
 
@@ -45,13 +47,14 @@ pub(super) async fn run(builds: Arc<Builds>, attempt: Arc<Attempt>) {
         phases: Phases::default(),
         resolved_commit: None,
         container_made: false,
+        image_use: None,
     };
     let ended = match spooled {
         Ok(()) => build.steps().await,
         Err(error) => Err(Cut::Failed(outcome::of_disk(&error, "the runner can't spool the build"))),
     };
     // The build's own way into the log ends here; only then can the log be closed.
-    let Build { log: sender, phases, resolved_commit, container_made, .. } = build;
+    let Build { log: sender, phases, resolved_commit, container_made, image_use, .. } = build;
     let ended = conclude(sender, ended).await;
     match ended {
         Ok(outcome) => {
@@ -74,6 +77,11 @@ pub(super) async fn run(builds: Arc<Builds>, attempt: Arc<Attempt>) {
         }
     }
     drop(claim);
+    let has_pulled = image_use.as_ref().is_some_and(Use::has_pulled);
+    drop(image_use);
+    if has_pulled && let Err(error) = sweep::trim_images(&builds.host).await {
+        warn!("the images could not be kept in size: {error}");
+    }
 }
 
 /// The outcome, said in the log; or why nobody wants to know it.
@@ -180,6 +188,7 @@ struct Build<'a> {
     phases: Phases,
     resolved_commit: Option<ResolvedCommit>,
     container_made: bool,
+    image_use: Option<Use<'a>>,
 }
 
 impl Build<'_> {
@@ -232,10 +241,14 @@ impl Build<'_> {
         let log = self.log.clone();
         let progress = move |line: String| log.mention(line);
         let spec = &self.attempt.assignment.spec;
+        let mut image_use = self.host.images.begin_use(&spec.image);
         let image = self.host.engine.ensure_image(&spec.image, &self.host.config.image, &progress);
         let image = self.unless_interrupted(image).await;
         self.phases.image_ms = Some(elapsed_ms(begun));
-        Ok(image??)
+        let image = image??;
+        image_use.found(image.pulled);
+        self.image_use = Some(image_use);
+        Ok(image)
     }
 
     /// Making a container is not interrupted: whoever asked for it would not know whether there is one.

@@ -178,6 +178,14 @@ impl Engine for DockerEngine {
         images::ensure(self, image, config, progress).await
     }
 
+    async fn image_bytes(&self, image: &ImageRef) -> Result<Option<u64>, EngineError> {
+        images::bytes(self, image).await
+    }
+
+    async fn remove_image(&self, image: &ImageRef) -> Result<(), EngineError> {
+        images::remove(self, image.as_str()).await
+    }
+
     async fn create(&self, request: &ContainerRequest) -> Result<ContainerId, EngineError> {
         if request.network == Network::Bridge {
             self.ensure_network(&request.runner).await?;

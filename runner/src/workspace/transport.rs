@@ -15,7 +15,8 @@ use super::{Workspaces, archive, blocking, remove_tree};
 use crate::{
     config::{Config, WantedTransport},
     engine::{
-        ContainerId, Engine, EngineError, EngineInfo, Owned, OwnedKind, WORKSPACE, WorkspaceMount, container_name,
+        ContainerId, Engine, EngineError, EngineInfo, Owned, OwnedKind, WORKSPACE, WorkspaceMount,
+        container_name,
     },
 };
 

@@ -7,7 +7,7 @@ use caisson_protocol::{Outcome, RunnerMessage, Stream};
 use serde_json::json;
 
 use super::World;
-use crate::world::{Registry, docker, servers};
+use crate::world::{IMAGE, Registry, docker, registry::OWN_BYTES, servers, until};
 
 fn reason(outcome: &Outcome) -> &'static str {
     outcome.reason().unwrap_or("none")
@@ -67,6 +67,47 @@ async fn a_pull_is_told_in_the_builds_log_and_its_digest_is_kept() {
     world.coordinator.cleaned(again).await;
     docker(&["rmi", &image]);
     world.ends_clean().await;
+}
+
+// The docker command waits for a registry that runs in this very process.
+#[tokio::test(flavor = "multi_thread")]
+async fn images_that_were_pulled_are_kept_in_size_but_for_those_in_use() {
+    let registry = Registry::with(&["first", "second", "third", "fourth"], Duration::ZERO).await;
+    let [first, second, third, fourth] =
+        ["first", "second", "third", "fourth"].map(|name| registry.image(name));
+    let is_there = |image: &str| docker(&["images", "-q", image]) != "";
+    // Room for the test image's size and the own layers of two, and not for three.
+    let size = docker(&["inspect", "--format", "{{.Size}}", IMAGE]).parse::<usize>().unwrap() + OWN_BYTES;
+    let size_max = format!("image.size_max={}B", size * 5 / 2);
+    // Somebody else has pulled this one.
+    docker(&["pull", "-q", &fourth]);
+
+    let mut world = World::with(&["capacity=4", &size_max]).await;
+    let uses_first = world.submit_in(&first, "echo ready; while [ ! -e go ]; do sleep 0.05; done");
+    world.coordinator.prints(uses_first, "ready").await;
+    for image in [&fourth, &second, &third] {
+        let attempt = world.submit_in(image, "true");
+        assert_eq!(world.outcome(attempt).await, Outcome::Succeeded);
+        world.coordinator.cleaned(attempt).await;
+    }
+    until("the second goes, since the first is in use", async || !is_there(&second)).await;
+    assert!(is_there(&first) && is_there(&third) && is_there(&fourth) && is_there(IMAGE));
+    world.go(uses_first);
+    assert_eq!(world.outcome(uses_first).await, Outcome::Succeeded);
+
+    // What was used last is known to the next process, which pulls one more.
+    world.coordinator.cleaned(uses_first).await;
+    world.runner.kill();
+    world.runner.restart();
+    world.coordinator.wait("it is back", |seen| seen.registrations.len() == 2).await;
+    let attempt = world.submit_in(&second, "true");
+    assert_eq!(world.outcome(attempt).await, Outcome::Succeeded);
+    until("the first goes", async || !is_there(&first)).await;
+    assert!(is_there(&second) && is_there(&third) && is_there(&fourth) && is_there(IMAGE));
+    world.ends_clean().await;
+    for image in [second, third, fourth] {
+        docker(&["rmi", &image]);
+    }
 }
 
 #[tokio::test]

@@ -5,7 +5,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bollard::{errors::Error, models::CreateImageInfo, query_parameters::CreateImageOptions};
+use bollard::{
+    errors::Error,
+    models::CreateImageInfo,
+    query_parameters::{CreateImageOptions, RemoveImageOptions},
+};
 use caisson_protocol::ImageRef;
 use futures_util::StreamExt;
 use tokio::time::timeout_at;
@@ -31,6 +35,7 @@ pub(super) async fn ensure(
     progress: &(dyn Fn(String) + Send + Sync),
 ) -> Result<Image, ImageError> {
     let present = inspect(engine, image).await?;
+    let was_there = present.is_some();
     match (config.pull, present) {
         (PullPolicy::IfMissing | PullPolicy::Never, Some(found)) => return Ok(found),
         (PullPolicy::Never, None) => {
@@ -44,7 +49,26 @@ pub(super) async fn ensure(
     progress(format!("Pulling image {image}"));
     pull(engine, image, config, progress).await?;
     let gone = || EngineError::Failed(format!("the image {image} was pulled and is not there"));
-    Ok(inspect(engine, image).await?.ok_or_else(gone)?)
+    let found = inspect(engine, image).await?.ok_or_else(gone)?;
+    Ok(Image { pulled: !was_there, ..found })
+}
+
+/// What an image takes, where it is there.
+pub(super) async fn bytes(engine: &DockerEngine, image: &ImageRef) -> Result<Option<u64>, EngineError> {
+    match engine.call("inspect image", engine.docker.inspect_image(image.as_str())).await {
+        Ok(found) => Ok(Some(found.size.and_then(|bytes| u64::try_from(bytes).ok()).unwrap_or_default())),
+        Err(EngineError::NotFound(_)) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Removes an image by its id or one of its names, unless a container uses it.
+pub(super) async fn remove(engine: &DockerEngine, image: &str) -> Result<(), EngineError> {
+    let removal = engine.docker.remove_image(image, None::<RemoveImageOptions>, None);
+    match engine.call("remove image", removal).await {
+        Err(EngineError::NotFound(_)) => Ok(()),
+        result => result.map(|_| ()),
+    }
 }
 
 async fn inspect(engine: &DockerEngine, image: &ImageRef) -> Result<Option<Image>, EngineError> {
@@ -63,6 +87,7 @@ async fn inspect(engine: &DockerEngine, image: &ImageRef) -> Result<Option<Image
         digest: digest.map(|(_, digest)| digest.to_owned()),
         architecture: found.architecture.unwrap_or_default(),
         path: path.unwrap_or_default().to_owned(),
+        pulled: false,
     }))
 }
 

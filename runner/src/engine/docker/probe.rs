@@ -6,14 +6,12 @@ use std::{collections::HashMap, path::Path};
 use bollard::{
     body_full,
     models::{ContainerCreateBody, HostConfig},
-    query_parameters::{
-        ContainerArchiveInfoOptions, CreateContainerOptions, CreateImageOptions, RemoveImageOptions,
-    },
+    query_parameters::{ContainerArchiveInfoOptions, CreateContainerOptions, CreateImageOptions},
 };
 use bytes::Bytes;
 use futures_util::TryStreamExt;
 
-use super::{DockerEngine, label, request};
+use super::{DockerEngine, images, label, request};
 use crate::{
     config::RunnerName,
     engine::{Engine, EngineError, Owned, OwnedKind},
@@ -36,7 +34,7 @@ pub(super) async fn sees(
     let container = Owned { kind: OwnedKind::Container, id: name.clone(), attempt: None };
     // A probe that was interrupted may have left both.
     engine.remove(&container).await?;
-    remove_image(engine, &format!("{IMAGE}:{runner}")).await?;
+    images::remove(engine, &format!("{IMAGE}:{runner}")).await?;
     let image = import(engine, runner).await?;
     let seen = match create(engine, runner, name, &image, folder).await {
         Ok(()) => look(engine, &container.id, file).await,
@@ -45,7 +43,7 @@ pub(super) async fn sees(
         Err(error) => Err(error),
     };
     engine.remove(&container).await?;
-    remove_image(engine, &image).await?;
+    images::remove(engine, &image).await?;
     seen
 }
 
@@ -62,14 +60,6 @@ async fn import(engine: &DockerEngine, runner: &RunnerName) -> Result<String, En
     let news = engine.call("import image", import.try_collect::<Vec<_>>()).await?;
     let id = news.into_iter().filter_map(|piece| piece.status).next_back();
     id.ok_or_else(|| EngineError::Failed("it does not say what it has imported".into()))
-}
-
-async fn remove_image(engine: &DockerEngine, image: &str) -> Result<(), EngineError> {
-    let removal = engine.docker.remove_image(image, None::<RemoveImageOptions>, None);
-    match engine.call("remove image", removal).await {
-        Err(EngineError::NotFound(_)) => Ok(()),
-        result => result.map(|_| ()),
-    }
 }
 
 async fn create(

@@ -211,11 +211,5 @@ fn spawn(home: &Path, arguments: &[String], nobody: bool) -> Child {
         let engines_group = fs::metadata("/var/run/docker.sock").expect("run scripts/engine").gid();
         command.uid(NOBODY).gid(engines_group);
     }
-    command
-        .args(arguments)
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(log)
-        .spawn()
-        .unwrap()
+    command.args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn().unwrap()
 }

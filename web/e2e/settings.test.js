@@ -46,6 +46,8 @@ test('a person is added, signs in, sees what a viewer may, and is refused the re
   const offered = page.getByRole('navigation', { name: 'Settings' }).getByRole('link');
   await offered.first().waitFor();
   assert.deepEqual(await offered.allTextContents(), ['Account', 'Tokens']);
+  await page.goto('/settings/tokens');
+  assert.deepEqual(await page.getByLabel('Role').locator('option').allTextContents(), ['viewer']);
   // Tried anyway.
   await page.goto('/settings/people');
   await page.getByRole('alert').getByText('The people could not be loaded').waitFor();
@@ -57,10 +59,13 @@ test('who is given another role, kept out, or another password knows it at once'
   await world.ask('/users', 'POST', { name: 'omar', role: 'viewer', password: 'a long password' });
   const admin = await world.person();
   const omar = await world.person({}, { name: 'omar', password: 'a long password' });
+  await omar.goto('/runners');
+  await omar.getByRole('heading', { name: 'host-1' }).waitFor();
   await admin.goto('/settings/people');
   await admin.getByLabel('Role of omar').selectOption('operator');
   await eventually('the role is kept', async () => (await world.ask('/users')).users.find(({ name }) => name === 'omar').role === 'operator');
-  await omar.goto('/runners');
+  // He looks at the page again.
+  await omar.evaluate(() => document.dispatchEvent(new Event('visibilitychange')));
   await omar.getByRole('button', { name: 'Drain host-1' }).waitFor();
 
   await omar.goto('/settings');
@@ -113,6 +118,9 @@ test('a token is made, shown once, works, is revoked, and the audit log tells of
   await made.getByText('ends in 7 days').waitFor();
   await made.getByText('used just now').waitFor();
   assert.ok(!(await page.content()).includes(secret), 'it is shown once');
+  const program = await world.person({}, { token: secret });
+  await program.goto('/settings/tokens');
+  await program.getByText('a token makes no others').waitFor();
   await page.getByRole('button', { name: 'Revoke nightly script' }).click();
   await page.getByRole('dialog').getByRole('button', { name: 'Keep' }).click();
   assert.equal(await status(secret), 200);

@@ -35,8 +35,10 @@ export class Live {
     this.#connection.stop();
   }
 
+  /** Somebody looks again: the connection is tried at once, and what they may do can have changed. */
   hurry(): void {
     this.#connection.hurry();
+    if (this.signedIn) void this.#mayStay();
   }
 
   /** Whether somebody of this role may do it, and so whether it is offered. The coordinator decides for itself. */

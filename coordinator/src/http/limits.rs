@@ -26,6 +26,8 @@ use super::{App, access, problem::Problem};
 const BURST_SECONDS: u32 = 10;
 /// How many callers are told apart. Those beyond share what one may.
 const CALLERS_MAX: usize = 65_536;
+/// How often room is made for callers that are new.
+const CLEAR_EVERY: Duration = Duration::from_secs(1);
 /// Where somebody says who they are.
 const DOORS: [&str; 4] =
     ["/sign-in", "/api/v1/session", "/api/v1/session/password", "/api/v1/runner/credential"];
@@ -127,8 +129,28 @@ struct Buckets<K> {
     interval: Duration,
     /// How far ahead of its time one may be.
     tolerance: Duration,
-    /// When each will have worked off all it took. Who has done so needs no entry.
-    worked_off: Mutex<HashMap<Option<K>, Instant>>,
+    callers: Mutex<Callers<K>>,
+}
+
+/// When each will have worked off all it took. Who has done so needs no entry.
+struct Callers<K> {
+    worked_off: HashMap<Option<K>, Instant>,
+    /// When those without need were last looked for: not with every request, however many strangers come.
+    cleared: Option<Instant>,
+}
+
+impl<K: Copy + Eq + Hash> Callers<K> {
+    /// Where a caller stands, or, where there is no room for one more, all of those for whom there is none.
+    fn place(&mut self, key: K, now: Instant) -> &mut Instant {
+        let is_known = self.worked_off.contains_key(&Some(key));
+        let is_full = |callers: &Self| callers.worked_off.len() >= CALLERS_MAX;
+        if !is_known && is_full(self) && self.cleared.is_none_or(|then| now - then >= CLEAR_EVERY) {
+            self.cleared = Some(now);
+            self.worked_off.retain(|_, worked_off| *worked_off > now);
+        }
+        let has_room = is_known || !is_full(self);
+        self.worked_off.entry(has_room.then_some(key)).or_insert(now)
+    }
 }
 
 impl<K: Copy + Eq + Hash> Buckets<K> {
@@ -136,18 +158,14 @@ impl<K: Copy + Eq + Hash> Buckets<K> {
     fn new(count: u32, period_seconds: u32) -> Self {
         let period = Duration::from_secs(period_seconds.into());
         let interval = period / count.max(1);
-        Self { interval, tolerance: period.saturating_sub(interval), worked_off: Mutex::default() }
+        let callers = Mutex::new(Callers { worked_off: HashMap::new(), cleared: None });
+        Self { interval, tolerance: period.saturating_sub(interval), callers }
     }
 
     fn take(&self, key: K) -> Result<(), Duration> {
         let now = Instant::now();
-        let mut all = self.worked_off.lock().unwrap_or_else(PoisonError::into_inner);
-        let known = |all: &HashMap<_, _>, key| all.len() < CALLERS_MAX || all.contains_key(&Some(key));
-        if !known(&all, key) {
-            all.retain(|_, worked_off| *worked_off > now);
-        }
-        let key = known(&all, key).then_some(key);
-        let worked_off = all.entry(key).or_insert(now);
+        let mut callers = self.callers.lock().unwrap_or_else(PoisonError::into_inner);
+        let worked_off = callers.place(key, now);
         let ahead = worked_off.saturating_duration_since(now);
         match ahead.checked_sub(self.tolerance) {
             Some(wait) if !wait.is_zero() => Err(wait),
@@ -159,8 +177,8 @@ impl<K: Copy + Eq + Hash> Buckets<K> {
     }
 
     fn give_back(&self, key: K) {
-        let mut all = self.worked_off.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(worked_off) = all.get_mut(&Some(key)) {
+        let mut callers = self.callers.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(worked_off) = callers.worked_off.get_mut(&Some(key)) {
             *worked_off -= self.interval;
         }
     }
@@ -197,10 +215,12 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn s51_callers_without_number_cost_no_memory_without_end() {
         let buckets = Buckets::new(1, 60);
+        let began = std::time::Instant::now();
         for key in 0..2 * CALLERS_MAX {
             let _ = buckets.take(key);
         }
-        let known = || buckets.worked_off.lock().unwrap().len();
+        assert!(began.elapsed() < Duration::from_secs(10), "nor time: {:?}", began.elapsed());
+        let known = || buckets.callers.lock().unwrap().worked_off.len();
         assert!(known() <= CALLERS_MAX + 1, "{}", known());
         assert!(buckets.take(7).is_err(), "who was counted before still is");
         tokio::time::advance(Duration::from_secs(61)).await;

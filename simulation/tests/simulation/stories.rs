@@ -56,6 +56,16 @@ fn a_coordinator_that_stood_still_for_about_the_timeout_removes_nobody() {
     }
 }
 
+/// While the store took its time over a build that was given out, its runner listed what it held: not that build.
+#[test]
+fn a_store_that_stalls_while_a_build_is_given_out_does_not_take_it_back() {
+    for seed in 0..5 {
+        let stall = Fault::StoreStalls(Duration::from_secs(25));
+        let report = happens(MINUTE, seed, vec![build(21, 10)], &[(20, stall)]);
+        every_build_ran_once_and_succeeded(&report, 1);
+    }
+}
+
 /// All of it was acknowledged: its runner has said all it had to say.
 #[test]
 fn a_log_that_went_with_the_power_before_its_end_was_stored_is_taken_in_again() {

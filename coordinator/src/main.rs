@@ -63,7 +63,8 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
         return Ok(std::io::stdout().write_all(loaded.print().as_bytes())?);
     }
     let settings = loaded.settings.check().map_err(anyhow::Error::msg)?;
-    tokio::runtime::Runtime::new().context("the async runtime")?.block_on(async {
+    let runtime = tokio::runtime::Runtime::new().context("the async runtime")?;
+    let ended = runtime.block_on(async {
         if let Some(Task::User(command)) = arguments.task {
             return command::user(&settings.data_dir, command).await;
         }
@@ -82,7 +83,10 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
             stopping.cancel();
         });
         coordinator.run().await
-    })
+    });
+    // Someone may still read from a disk that does not answer. What was acknowledged is durable already.
+    runtime.shutdown_background();
+    ended
 }
 
 /// Says where it is, and how to get in.

@@ -62,10 +62,13 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
     // Not a path that an upgrade replaces: a child is to be of the same version as its parent.
     let program = PathBuf::from("/proc/self/exe");
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    runtime.block_on(async {
+    let ended = runtime.block_on(async {
         let wish = listen()?;
         Ok(serve(loaded.settings, program, wish).await?)
-    })
+    });
+    // Something may still wait for a disk that does not answer. What can't be removed is the next start's.
+    runtime.shutdown_background();
+    ended
 }
 
 /// The first signal asks the runner to finish what it has, the second to leave at once.

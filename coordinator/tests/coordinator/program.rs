@@ -9,14 +9,21 @@ use std::{
     time::{Duration, Instant},
 };
 
-use futures_util::future::join_all;
+use caisson_protocol::{CoordinatorMessage, RunnerMessage};
+use futures_util::{SinkExt, StreamExt, future::join_all};
 use reqwest::{Client, StatusCode};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::{
+    fs::{CWD, FileType, Mode, mknodat},
+    process::{Pid, Signal, kill_process},
+};
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use tokio_tungstenite::{connect_async, tungstenite::client::IntoClientRequest};
+use tokio_tungstenite::{
+    connect_async,
+    tungstenite::{Message, client::IntoClientRequest},
+};
 
-use crate::support::{Socket, in_time};
+use crate::support::{Socket, eventually, in_time, registration};
 
 /// The program, in a folder of its own and without the settings of whoever runs the tests.
 fn program(folder: &Path) -> Command {
@@ -403,6 +410,45 @@ async fn s10_secrets_are_in_nothing_that_is_said() {
         let shown = said.lines().find(|line| line.contains(secret));
         assert!(shown.is_none(), "{secret}: {}", shown.unwrap_or_default());
     }
+}
+
+#[tokio::test]
+async fn a_disk_that_never_answers_holds_its_end_up_for_seconds_at_most() {
+    let folder = TempDir::new().unwrap();
+    let data_dir = folder.path().join("data");
+    let mut process = Process::start(&data_dir);
+    process.submit(&build("a")).await.unwrap();
+    let credential = process.credential("r1").await;
+    let mut runner = process.open_websocket("/api/v1/runner/channel", &credential).await;
+    let register = serde_json::to_string(&RunnerMessage::Register(registration("r1"))).unwrap();
+    runner.send(Message::text(register)).await.unwrap();
+    let attempt = loop {
+        let message = in_time("an assignment", runner.next()).await.unwrap().unwrap();
+        if let Ok(CoordinatorMessage::Assign { attempt, .. }) = serde_json::from_slice(&message.into_data()) {
+            break attempt;
+        }
+    };
+
+    // Who opens a pipe that nobody else opens waits for ever.
+    let shard = data_dir.join(format!("logs/{:02x}", attempt.build.0.as_bytes()[15]));
+    let pipe = shard.join(format!("{attempt}.log"));
+    fs::create_dir_all(&shard).unwrap();
+    mknodat(CWD, &pipe, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
+    fs::write(shard.join(format!("{attempt}.idx")), "").unwrap();
+    let log = format!("http://{}/api/v1/builds/1/log", process.address);
+    let reading = tokio::spawn(process.client.get(log).bearer_auth(&process.token).send());
+    let task = format!("/proc/{}/task", process.child.id());
+    eventually("a thread waits for the log", async || {
+        let mut threads = fs::read_dir(&task).unwrap().map(|thread| thread.unwrap().path().join("wchan"));
+        threads.find(|place| fs::read_to_string(place).is_ok_and(|place| place == "wait_for_partner"))
+    })
+    .await;
+
+    let began = Instant::now();
+    process.signal(Signal::TERM);
+    assert_eq!(process.ends().await, Some(0));
+    assert!(began.elapsed() < Duration::from_secs(8), "{:?}", began.elapsed());
+    assert!(reading.await.unwrap().is_err());
 }
 
 #[tokio::test]

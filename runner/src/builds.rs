@@ -5,6 +5,7 @@
 
 mod attempt;
 mod claims;
+mod disk;
 mod outbox;
 mod outcome;
 mod run;

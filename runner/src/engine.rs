@@ -66,6 +66,9 @@ pub trait Engine: Send + Sync {
     /// Whether there is a shell on the image's path, asked of a container that was made from it.
     async fn has_shell(&self, container: &ContainerId, image: &Image) -> Result<bool, EngineError>;
 
+    /// What a container has written beside what is mounted into it, in bytes.
+    async fn written(&self, container: &ContainerId) -> Result<u64, EngineError>;
+
     /// Sends a signal. A container that runs no more is no error.
     async fn kill(&self, container: &ContainerId, signal: Signal) -> Result<(), EngineError>;
 

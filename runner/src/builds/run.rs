@@ -11,7 +11,7 @@ use tracing::{info, warn};
 use super::{
     Attempt, Builds, Host,
     attempt::{Interrupt, Stage, Stop},
-    outcome,
+    disk, outcome,
 };
 use crate::{
     checkout::CheckoutError,
@@ -302,13 +302,25 @@ impl Build<'_> {
 
     /// Waits for the command's end, or stops it.
     async fn follow(&mut self, mut container: Container, image: &Image) -> Result<Outcome, Cut> {
+        let workspace = self.host.workspaces.path(self.attempt.id().build);
+        let (limit, id) = (self.host.config.limits.disk, container.id().clone());
+        let mut wrote_too_much = false;
         let ended = tokio::select! {
             biased;
             ended = container.ended() => Ok(ended),
             interrupt = self.attempt.interrupted(self.deadline) => Err(interrupt),
+            () = disk::exceeds(limit.0, &*self.host.engine, &id, &workspace) => {
+                wrote_too_much = true;
+                self.log.say(format!("Killed: workspace and container take more than limits.disk ({limit})")).await;
+                container.stop(Duration::ZERO, std::future::pending::<()>()).await;
+                Ok(container.ended().await)
+            }
         };
         let result = match ended {
-            Ok(ended) => self.judge(&container, image, ended).await,
+            Ok(ended) => {
+                let outcome = self.judge(&container, image, ended).await;
+                if wrote_too_much { outcome.map(outcome::killed_for_disk) } else { outcome }
+            }
             Err(interrupt) => {
                 let grace =
                     if interrupt.is_gentle() { self.host.config.stop_grace.0 } else { Duration::ZERO };

@@ -62,7 +62,13 @@ impl DockerEngine {
     pub fn at(config: &EngineConfig) -> Result<Self, EngineError> {
         let host = config.host.as_str().to_owned();
         let docker = connect::connect(config)?;
-        Ok(Self { docker, config: config.clone(), host, deadline: config.deadline.0, network: Mutex::new(()) })
+        Ok(Self {
+            docker,
+            config: config.clone(),
+            host,
+            deadline: config.deadline.0,
+            network: Mutex::new(()),
+        })
     }
 
     /// Gives a call its deadline, and its errors our names.
@@ -215,6 +221,10 @@ impl Engine for DockerEngine {
 
     async fn has_shell(&self, container: &ContainerId, image: &Image) -> Result<bool, EngineError> {
         containers::has_shell(self, container, image).await
+    }
+
+    async fn written(&self, container: &ContainerId) -> Result<u64, EngineError> {
+        containers::written(self, container).await
     }
 
     async fn kill(&self, container: &ContainerId, signal: Signal) -> Result<(), EngineError> {

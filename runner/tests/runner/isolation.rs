@@ -39,6 +39,20 @@ async fn memory_that_is_not_there_ends_what_asks_for_it() {
 }
 
 #[tokio::test]
+async fn a_command_that_writes_too_much_is_killed_for_it() {
+    let world = World::with(&["capacity=2", "limits.disk=16MiB"]).await;
+    let hog = world.submit("dd if=/dev/zero of=/large bs=1M count=40 2>/dev/null; echo wrote; sleep 1000");
+    let modest = world.submit("dd if=/dev/zero of=/small bs=1M count=4 2>/dev/null; sleep 3; echo fine");
+    let killed = Outcome::Failed { exit_code: 137, note: Some(FailureNote::DiskLimit) };
+    assert_eq!(world.outcome(hog).await, killed);
+    assert_eq!(world.printed(hog), "wrote\n");
+    let said = world.coordinator.log_text(hog, Stream::Caisson);
+    assert!(said.contains("limits.disk (16"), "{said}");
+    assert_eq!(world.outcome(modest).await, Outcome::Succeeded);
+    world.ends_clean().await;
+}
+
+#[tokio::test]
 async fn a_command_gets_its_share_of_the_processors_and_no_more() {
     let world = World::with(&["limits.cpus=0.2"]).await;
     let hog = world.submit(

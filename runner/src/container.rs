@@ -133,6 +133,7 @@ impl Container {
         }
         if let Err(error) = self.engine.kill(&self.id, Signal::Kill).await {
             warn!("container {} could not be killed: {error}", self.id);
+            return;
         }
         if timeout(KILL_DEADLINE, self.engine.wait(&self.id)).await.is_err() {
             warn!("container {} runs on {} s after SIGKILL", self.id, KILL_DEADLINE.as_secs());

@@ -82,7 +82,7 @@ async fn a_flood_on_one_line_costs_neither_memory_nor_a_neighbour() {
     let limit = 1024 * 1024;
     let before = world.runner.memory_peak_kib();
     let flood =
-        world.coordinator.assign_with(world.spec("head -c 1000m /dev/zero | tr '\\0' x; exit 6"), limit);
+        world.coordinator.assign_with(world.spec("head -c 300m /dev/zero | tr '\\0' x; exit 6"), limit);
     world.coordinator.started(flood).await;
     let neighbour = world.submit("echo fine");
     assert_eq!(world.outcome(neighbour).await, Outcome::Succeeded);

@@ -204,9 +204,21 @@ test('all of it can be done with a keyboard', async () => {
   await page.getByRole('heading', { name: 'host-1' }).waitFor();
 });
 
+test('a page that can’t be loaded says so, and can be loaded anew', async () => {
+  const page = await world.person();
+  await page.goto('/queue');
+  await page.route('**/assets/Trends*', (route) => route.abort());
+  await page.getByRole('link', { name: 'Trends' }).click();
+  await page.getByText('This page could not be loaded').waitFor();
+  await page.unroute('**/assets/Trends*');
+  await page.getByRole('button', { name: 'Load it anew' }).click();
+  await page.getByRole('heading', { name: 'Trends', level: 1 }).waitFor();
+});
+
 test('a runner is drained', async () => {
   const page = await world.person();
   await page.goto('/runners');
   await page.getByRole('button', { name: 'Drain host-1' }).click();
+  await page.getByRole('dialog', { name: 'Drain host-1?' }).getByRole('button', { name: 'Drain' }).click();
   await page.getByText('No runner is connected').waitFor();
 });

@@ -4,6 +4,7 @@ use rusqlite::{Connection, Result, named_params};
 
 use crate::{
     access::{
+        PersonName,
         audit::Entry,
         roll::{Change, Credential, CredentialEnd, Holder, Person, Registration, Session, Token},
         secret::Digest,
@@ -59,7 +60,7 @@ fn put_token(transaction: &Connection, token: &Token) -> Result<()> {
         ":id": token.id,
         ":name": token.name,
         ":role": token.role.as_str(),
-        ":owner": token.owner.as_ref().map(|owner| owner.as_str()),
+        ":owner": token.owner.as_ref().map(PersonName::as_str),
         ":created_at": token.created_at,
         ":expires_at": token.expires_at,
         ":used_at": token.used_at,

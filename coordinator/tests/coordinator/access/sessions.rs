@@ -6,7 +6,7 @@ use serde_json::json;
 use std::time::Duration;
 
 use super::{Browser, added, changed, tries_to_sign_in};
-use crate::support::{Answer, House, Seen, Viewer, eventually};
+use crate::support::{Answer, House, Viewer, eventually};
 
 fn milliseconds(count: u64) -> Period {
     Period(Duration::from_millis(count))
@@ -34,7 +34,7 @@ async fn a_session_ends_however_much_it_is_used() {
     eventually("the session ends", async || (!browser.is_signed_in().await).then_some(())).await;
     // S41: what it has open is looked after at the next change of who may do what, or within a minute.
     house.token("t", json!({})).await;
-    while events.see().await != Seen::End {}
+    events.is_cut_off().await;
 }
 
 /// Watches events as this browser.
@@ -53,10 +53,10 @@ async fn s41_who_is_kept_out_or_signs_out_sees_nothing_more() {
     let sign_out = Answer::to(first.request(Method::DELETE, "/api/v1/session")).await;
     assert_eq!(sign_out.status, 204);
     assert!(sign_out.header("set-cookie").contains("Max-Age=0"));
-    while of_first.see().await != Seen::End {}
+    of_first.is_cut_off().await;
     assert!(second.is_signed_in().await);
     changed(&house, "anna", json!({ "disabled": true })).await;
-    while of_second.see().await != Seen::End {}
+    of_second.is_cut_off().await;
 }
 
 #[tokio::test]

@@ -6,7 +6,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use super::{Browser, added, changed, removed, with};
-use crate::support::{Answer, House, Seen, Viewer, eventually, in_time};
+use crate::support::{Answer, House, Viewer, eventually, in_time};
 
 /// A token that somebody made, and its secret.
 async fn made(browser: &Browser<'_>, body: Value) -> (Value, String) {
@@ -85,8 +85,8 @@ async fn a_token_that_is_revoked_opens_nothing_and_what_it_had_open_ends() {
     assert_eq!(with(&house, &secret, "/api/v1/builds").await.problem(), (401, "unauthorized".into()));
     assert!(!browser.is_signed_in().await);
     // S41: at once, not when somebody looks next.
-    while events.see().await != Seen::End {}
-    while log.see().await != Seen::End {}
+    events.is_cut_off().await;
+    log.is_cut_off().await;
     assert!(in_time("the log ends", followed.bytes()).await.is_err(), "it did not end well");
     assert!(anna.is_signed_in().await, "its maker is not it");
 }

@@ -34,6 +34,11 @@ impl Viewer {
         in_time("something to see", self.next()).await
     }
 
+    /// Watches until there is nothing more to see.
+    pub(crate) async fn is_cut_off(&mut self) {
+        in_time("the end of what is watched", async { while self.next().await != Seen::End {} }).await;
+    }
+
     async fn next(&mut self) -> Seen {
         loop {
             match self.0.next().await {

@@ -13,7 +13,10 @@ use caisson_runner::{
 };
 use caisson_settings::Period;
 use futures_util::{StreamExt, stream};
-use tokio::{net::UnixListener, time::sleep};
+use tokio::{
+    net::UnixListener,
+    time::{Instant, sleep, timeout},
+};
 
 use crate::world::{Bind, Coordinator, IMAGE, Kind, Nobody, Repository, Runner, Upload, WorldWith, docker};
 
@@ -173,6 +176,16 @@ async fn an_upload_may_take_long_and_may_not_stand_still() {
     let error = container.engine.upload(&container.id, stuck).await.unwrap_err();
     assert!(matches!(error, EngineError::Silent { seconds: 1, .. }), "{error}");
     container.remove().await;
+}
+
+#[tokio::test]
+async fn an_upload_that_nobody_waits_for_any_more_holds_nothing_up() {
+    let container = Waiting::with_deadline(10).await;
+    let upload = container.engine.upload(&container.id, slowly(8, Duration::from_secs(3600)));
+    assert!(timeout(Duration::from_millis(300), upload).await.is_err());
+    let begun = Instant::now();
+    container.remove().await;
+    assert!(begun.elapsed() < Duration::from_secs(8), "the removal waited for the upload");
 }
 
 #[tokio::test]

@@ -105,6 +105,19 @@ test('a log is followed until somebody scrolls up', async () => {
   await page.getByText('line 150', { exact: true }).waitFor();
 });
 
+test('a build that failed opens at the end of its log, and one that succeeded at the beginning', async () => {
+  const lines = 'i=0; while [ $i -lt 200 ]; do i=$((i+1)); echo "line $i"; done';
+  const [bad, good] = [await world.submit(`${lines}; exit 3`), await world.submit(lines)];
+  for (const { number } of [bad, good]) await world.ended(number);
+  const page = await world.person();
+  await page.goto(`/builds/${bad.number}`);
+  await page.getByText('line 200', { exact: true }).waitFor();
+  assert.equal(await page.getByText('line 1', { exact: true }).count(), 0);
+  await page.goto(`/builds/${good.number}`);
+  await page.getByText('line 1', { exact: true }).waitFor();
+  assert.equal(await page.getByText('line 200', { exact: true }).count(), 0);
+});
+
 test('a restart of the coordinator is told and healed, and nothing of the log is missing', async () => {
   const { number } = await world.submit('i=0; while [ $i -lt 120 ]; do i=$((i+1)); echo "step $i"; usleep 100000; done');
   const [page, list] = [await world.person(), await world.person()];

@@ -75,7 +75,7 @@ async fn images_that_were_pulled_are_kept_in_size_but_for_those_in_use() {
     let registry = Registry::with(&["first", "second", "third", "fourth"], Duration::ZERO).await;
     let [first, second, third, fourth] =
         ["first", "second", "third", "fourth"].map(|name| registry.image(name));
-    let is_there = |image: &str| docker(&["images", "-q", image]) != "";
+    let is_there = |image: &str| !docker(&["images", "-q", image]).is_empty();
     // Room for the test image's size and the own layers of two, and not for three.
     let size = docker(&["inspect", "--format", "{{.Size}}", IMAGE]).parse::<usize>().unwrap() + OWN_BYTES;
     let size_max = format!("image.size_max={}B", size * 5 / 2);

@@ -11,6 +11,7 @@ mod limits;
 mod mirror;
 mod packs;
 mod progress;
+mod sandbox;
 mod shelf;
 mod targets;
 mod wire;

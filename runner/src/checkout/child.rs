@@ -10,7 +10,7 @@ use caisson_protocol::{ErrorReason, ResolvedCommit};
 use super::{
     CheckoutError, export, isolation,
     limits::Watch,
-    mirror,
+    mirror, sandbox,
     wire::{Event, Request},
 };
 
@@ -25,21 +25,28 @@ pub fn run() -> io::Result<()> {
     let mut line = String::new();
     io::stdin().lock().read_line(&mut line)?;
     let request: Request = serde_json::from_str(&line)?;
+    // Before there is a second thread, which it would not hold for.
+    let confined = sandbox::confine(&request);
     end_with_parent();
 
     let teller = Teller::new(Watch::new(request.limits));
-    let event = match checkout(&request, &teller) {
+    let isolated = confined.and_then(|()| isolation::isolate(&request.limits)).map_err(not_isolated);
+    let event = match isolated.and_then(|()| checkout(&request, &teller)) {
         Ok(commit) => Event::Done { commit },
         Err(CheckoutError { reason, message }) => Event::Failed { reason, message },
     };
     tell(&event)
 }
 
-fn checkout(request: &Request, teller: &Teller) -> Result<ResolvedCommit, CheckoutError> {
-    isolation::isolate(&request.limits).map_err(|error| CheckoutError {
+#[expect(clippy::needless_pass_by_value, reason = "an error that is turned into another")]
+fn not_isolated(error: Box<dyn std::error::Error>) -> CheckoutError {
+    CheckoutError {
         reason: ErrorReason::RunnerFailed,
         message: format!("the checkout's process could not be limited: {error}"),
-    })?;
+    }
+}
+
+fn checkout(request: &Request, teller: &Teller) -> Result<ResolvedCommit, CheckoutError> {
     let (mirror, commit) = mirror::with_commit(request, teller, true)?;
     match export::into_workspace(&mirror, &commit, request, teller) {
         Err(error) if error.reason == ErrorReason::CloneFailed => {

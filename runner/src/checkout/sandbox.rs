@@ -1,0 +1,143 @@
+//! What a checkout's process can reach of the host's files: its mirrors and its workspace, and for reading what it takes
+//! to find and to know a server. What a hostile pack may make libgit2 do ends there: the runner's credential, other
+//! builds and the rest of the host are out of its reach (Landlock, where the kernel has it).
+
+use std::{
+    env,
+    error::Error,
+    path::{Path, PathBuf},
+};
+
+use landlock::{
+    ABI, Access, AccessFs, PathBeneath, PathFd, PathFdError, Ruleset, RulesetAttr, RulesetCreated,
+    RulesetCreatedAttr,
+};
+
+use super::wire::Request;
+
+/// What is asked of the kernel. One that has less enforces what it can.
+const VERSION: ABI = ABI::V3;
+
+/// What it takes to find a server, and to check who it is.
+const READ: [&str; 18] = [
+    "/usr",
+    "/lib",
+    "/lib64",
+    "/etc/ssl",
+    "/etc/pki",
+    "/etc/ca-certificates",
+    "/etc/resolv.conf",
+    "/etc/hosts",
+    "/etc/host.conf",
+    "/etc/nsswitch.conf",
+    "/etc/gai.conf",
+    "/etc/services",
+    "/etc/protocols",
+    "/etc/passwd",
+    "/etc/ld.so.cache",
+    "/run/systemd/resolve",
+    "/run/nscd",
+    "/dev/urandom",
+];
+/// Variables that name more of it.
+const READ_VARIABLES: [&str; 3] = ["SSL_CERT_FILE", "SSL_CERT_DIR", "HOME"];
+
+/// Applies to the calling thread and those that it starts, for good.
+///
+/// # Errors
+/// When a folder that the checkout needs is not there, or the kernel refuses.
+pub(super) fn confine(request: &Request) -> Result<(), Box<dyn Error>> {
+    let mut rules = Ruleset::default().handle_access(AccessFs::from_all(VERSION))?.create()?;
+    for path in [&request.workspace, &request.mirrors] {
+        rules = rules.add_rule(PathBeneath::new(PathFd::new(path)?, AccessFs::from_all(VERSION)))?;
+    }
+    let named = READ_VARIABLES.iter().filter_map(env::var_os).map(PathBuf::from);
+    // A repository on this host may have parts of itself anywhere; where it is built, its owner lets builds read files.
+    let source = request.repository.is_file().then(|| PathBuf::from("/"));
+    let readable =
+        READ.iter().map(PathBuf::from).chain(named).chain(source).chain(request.ssh_key_file.clone());
+    for path in readable {
+        rules = readable_beneath(rules, &path)?;
+    }
+    rules.restrict_self()?;
+    Ok(())
+}
+
+/// What is not there needs no rule.
+fn readable_beneath(rules: RulesetCreated, path: &Path) -> Result<RulesetCreated, Box<dyn Error>> {
+    match PathFd::new(path) {
+        Ok(opened) => Ok(rules.add_rule(PathBeneath::new(opened, AccessFs::from_read(VERSION)))?),
+        Err(PathFdError::OpenCall { .. }) => Ok(rules),
+        Err(error) => Err(error.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, io::ErrorKind, thread};
+
+    use super::*;
+    use crate::{
+        checkout::{limits::Limits, targets::Targets},
+        config::Config,
+    };
+
+    #[test]
+    fn s19_a_checkout_reaches_its_mirrors_and_its_workspace_and_nothing_else() {
+        let home = tempfile::tempdir().unwrap();
+        let folder = |name: &str| {
+            let path = home.path().join(name);
+            fs::create_dir(&path).unwrap();
+            path
+        };
+        let (mirrors, workspace, source) = (folder("mirrors"), folder("workspace"), folder("source"));
+        let [credential, object] = [home.path().join("credential"), source.join("object")];
+        fs::write(&credential, "secret").unwrap();
+        fs::write(&object, "object").unwrap();
+        let config = Config::default();
+        let request = |repository: &str| Request {
+            repository: repository.parse().unwrap(),
+            commit: "main".parse().unwrap(),
+            workspace: workspace.clone(),
+            mirrors: mirrors.clone(),
+            mirrors_bytes: 0,
+            limits: Limits {
+                stall_ms: 0,
+                memory_bytes: 0,
+                fetch_bytes: 0,
+                checkout_bytes: 0,
+                checkout_files: 0,
+            },
+            ssh_key_file: None,
+            targets: Targets::new(&config.git, &config.coordinator_url),
+        };
+        let denied = |outcome: std::io::Result<()>| {
+            assert_eq!(outcome.unwrap_err().kind(), ErrorKind::PermissionDenied);
+        };
+        let works_and_changes_nothing_else = || {
+            for folder in [&mirrors, &workspace] {
+                fs::write(folder.join("a"), "a").unwrap();
+                fs::rename(folder.join("a"), folder.join("b")).unwrap();
+            }
+            denied(fs::write(&credential, ""));
+            denied(fs::write(&object, ""));
+            denied(fs::write(source.join("new"), ""));
+        };
+        // Threads are confined, and end; the other tests are not.
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                confine(&request("https://example.org/app")).unwrap();
+                works_and_changes_nothing_else();
+                denied(fs::read(&credential).map(drop));
+                denied(fs::read_dir("/").map(drop));
+                denied(fs::read("/proc/self/environ").map(drop));
+                denied(std::process::Command::new(&credential).spawn().map(drop));
+            });
+            scope.spawn(|| {
+                confine(&request(&format!("file://{}", source.display()))).unwrap();
+                works_and_changes_nothing_else();
+                assert_eq!(fs::read_to_string(&object).unwrap(), "object");
+            });
+        });
+    }
+}

@@ -38,17 +38,15 @@ fn a_coordinator_that_stands_still_for_an_hour_finds_every_build_where_it_was() 
 
 #[test]
 fn a_store_that_takes_nothing_for_an_hour_costs_no_build() {
-    for seed in 0..2 {
-        let report = happens(HOUR, seed, builds_of_an_hour(), &[(20, Fault::StoreDown(HOUR))]);
-        every_build_ran_once_and_succeeded(&report, 6);
-        assert!(report.counts.contains_key("store refuses"));
-    }
+    let report = happens(HOUR, 0, builds_of_an_hour(), &[(20, Fault::StoreDown(HOUR))]);
+    every_build_ran_once_and_succeeded(&report, 6);
+    assert!(report.counts.contains_key("store refuses"));
 }
 
 /// What runners said in the meantime lies unread when their deadlines are looked at.
 #[test]
 fn a_coordinator_that_stood_still_for_about_the_timeout_removes_nobody() {
-    for (seed, pause) in (15_000..25_000).step_by(250).enumerate() {
+    for (seed, pause) in (15_000..25_000).step_by(500).enumerate() {
         let silent = Script { pieces: vec![(90_000, 10)], ..build(1, 0) };
         let faults = [(20 + seed as u64 % 10, Fault::FreezeCoordinator(Duration::from_millis(pause)))];
         let report = happens(MINUTE, seed as u64, vec![silent], &faults);
@@ -70,7 +68,7 @@ fn a_store_that_stalls_while_a_build_is_given_out_does_not_take_it_back() {
 #[test]
 fn a_log_that_went_with_the_power_before_its_end_was_stored_is_taken_in_again() {
     let mut lost = 0;
-    for seed in 0..60 {
+    for seed in 0..40 {
         let report = happens(Duration::ZERO, seed, vec![build(1, 10)], &[(0, Fault::PowerLossBeforeSeal)]);
         every_build_ran_once_and_succeeded(&report, 1);
         lost += report.counts.get("log lost with the power").copied().unwrap_or(0);

@@ -55,10 +55,12 @@ pub use store::{AccessStore, Version};
 const TOKEN_PREFIX: &str = "caisson_";
 const REGISTRATION_PREFIX: &str = "caisson_registration_";
 const CREDENTIAL_PREFIX: &str = "caisson_runner_";
-/// How many entries of the audit log may wait to be written.
+/// How many entries of the audit log may wait to be written, and are written at once.
 const NOTES_MAX: usize = 10_000;
-/// How many of them are written at once.
-const NOTES_AT_ONCE: usize = 1000;
+/// How long they wait, so that many share one write: the disk is the one that builds wait for.
+const NOTES_EVERY: Duration = Duration::from_millis(250);
+/// How long a disk is left alone that does not take them.
+const WRITE_PAUSE: Duration = Duration::from_secs(5);
 /// How often it is looked whether another program has changed the roll.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// How often it is noted when secrets were last shown, in seconds.
@@ -284,15 +286,24 @@ impl Access {
 
     /// Does what is to be done from time to time, and at the end writes down what is still to be told.
     pub async fn keep(self: Arc<Self>, mut notes: Notes, end: CancellationToken) {
-        let mut look = interval(LOOK_EVERY);
-        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let [mut write, mut look] = [NOTES_EVERY, LOOK_EVERY].map(|period| {
+            let mut ticks = interval(period);
+            ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            ticks
+        });
         let mut batch = Vec::new();
         let mut looks: u64 = 0;
         let mut is_well = true;
         loop {
             tokio::select! {
-                biased;
-                _ = notes.0.recv_many(&mut batch, NOTES_AT_ONCE) => self.write_down(&mut batch).await,
+                () = end.cancelled() => break,
+                _ = notes.0.recv_many(&mut batch, NOTES_MAX), if batch.is_empty() => write.reset(),
+                _ = write.tick(), if !batch.is_empty() => {
+                    if let Err(error) = self.write_down(&mut batch, &mut notes).await {
+                        error!("the audit log can't be written, and {} entries wait for it: {error}", batch.len());
+                        write.reset_after(WRITE_PAUSE);
+                    }
+                }
                 _ = look.tick() => {
                     let tidied = self.tidy(looks).await;
                     if let Err(error) = &tidied && is_well {
@@ -301,19 +312,26 @@ impl Access {
                     is_well = tidied.is_ok();
                     looks += 1;
                 }
-                () = end.cancelled() => break,
             }
+        }
+        if let Err(error) = self.write_down(&mut batch, &mut notes).await {
+            error!("the audit log loses {} entries: {error}", batch.len());
         }
         if let Err(error) = self.store_uses().await {
             warn!("when tokens were last used can't be stored: {error}");
         }
     }
 
-    async fn write_down(&self, batch: &mut Vec<Entry>) {
-        if let Err(error) = self.store.record(batch).await {
-            error!("the audit log loses {} entries: {error}", batch.len());
+    /// Writes a batch of entries and what has come since, all of it at once. What can't be written stays in it.
+    async fn write_down(&self, batch: &mut Vec<Entry>, notes: &mut Notes) -> Result<(), StoreError> {
+        while batch.len() < NOTES_MAX
+            && let Ok(entry) = notes.0.try_recv()
+        {
+            batch.push(entry);
         }
+        self.store.record(batch).await?;
         batch.clear();
+        Ok(())
     }
 
     async fn tidy(&self, looks: u64) -> Result<(), AccessError> {

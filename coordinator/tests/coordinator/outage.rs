@@ -104,3 +104,21 @@ async fn runners_that_register_during_an_outage_are_served_after_it() {
     assert_eq!(given.map(|attempt| attempt.build.to_string()), [first, second]);
     assert_eq!(given.map(|attempt| attempt.number), [1, 1]);
 }
+
+#[tokio::test]
+async fn s60_what_was_done_while_the_audit_log_could_not_be_written_is_told_after() {
+    let disk = Tmpfs::mount(DISK_KIB);
+    let house = house_on(&disk).await;
+    let build = house.submitted("a").await;
+    disk.fill();
+    // What matters for who gets in is not done unless it is told.
+    let body = serde_json::json!({ "token": "wrong" });
+    let failed = house.stranger(reqwest::Method::POST, "/api/v1/session").json(&body);
+    assert_eq!(crate::support::Answer::to(failed).await.problem(), (503, "store_unavailable".into()));
+    disk.empty();
+    let told = crate::support::eventually("the submission is told", async || {
+        let entries = house.get("/api/v1/audit?action=submit").await.json()["entries"].take();
+        entries.as_array()?.first().cloned()
+    });
+    assert_eq!(told.await["on"], serde_json::json!(build));
+}

@@ -215,6 +215,9 @@ test('all of it can be done with a keyboard', async () => {
   await page.keyboard.press('r');
   await page.waitForURL('**/runners');
   await page.getByRole('heading', { name: 'host-1' }).waitFor();
+  // It goes on in the page, and not at the top of the window.
+  await page.keyboard.press('Tab');
+  assert.equal(await page.evaluate(() => document.activeElement.textContent), 'Drain host-1');
 });
 
 test('a page that can’t be loaded says so, and can be loaded anew', async () => {

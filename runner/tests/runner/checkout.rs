@@ -233,7 +233,8 @@ async fn what_is_too_large_is_refused_and_costs_the_runner_nothing() {
     world.ends_clean().await;
 }
 
-#[tokio::test]
+// Making so large a commit takes longer than a runner waits for a silent coordinator, which is in this very process.
+#[tokio::test(flavor = "multi_thread")]
 async fn a_checkout_that_wants_too_much_memory_is_refused() {
     let world = World::with(&["git.memory=64MiB"]).await;
     world.repository.commit(&[("zeros.txt", &"0".repeat(80 * 1024 * 1024))]);

@@ -232,8 +232,8 @@ async fn a_drain_in_a_batch_that_fails_does_not_take_place() {
     Line::register(&handle, registration("r1")).await;
     let (drained, submitted, _) =
         tokio::join!(handle.drain(RunnerId::of_name("r1")), handle.submit(submission(1, "a")), async {
-            run(dispatcher)
-        },);
+            drop(run(dispatcher));
+        });
     drained.unwrap_err();
     submitted.unwrap_err();
     eventually("it is healthy again", async || handle.is_healthy().then_some(())).await;

@@ -15,6 +15,8 @@ use tokio::{
     time::{Instant, Sleep, sleep_until},
 };
 
+use super::front::network;
+
 /// How long a client may take nothing of what it is sent. Whoever follows something is given up earlier.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -30,7 +32,7 @@ pub struct ConnectionLimits {
 /// Those that are connected.
 pub(super) struct Crowd {
     limits: ConnectionLimits,
-    /// How many connections each address has; those that have none are not listed.
+    /// How many connections each address has, or network of version 6; those that have none are not listed.
     present: Mutex<HashMap<IpAddr, usize>>,
 }
 
@@ -41,10 +43,11 @@ impl Crowd {
 
     /// A place for one more connection from `address`, if there is any.
     pub(super) fn admit(self: &Arc<Self>, address: IpAddr) -> Option<Place> {
+        let address = network(address);
         let mut present = self.present.lock().unwrap_or_else(PoisonError::into_inner);
         let total: usize = present.values().sum();
         let from_there = present.get(&address).copied().unwrap_or_default();
-        let alone = address.to_canonical().is_loopback() || from_there < self.limits.per_address;
+        let alone = address.is_loopback() || from_there < self.limits.per_address;
         if total >= self.limits.total || !alone {
             return None;
         }
@@ -160,8 +163,13 @@ mod tests {
         let others = (from(2), from(3), from(4));
         assert!(others.2.is_some() && from(5).is_none(), "all places are taken");
         drop(first);
-        assert!(from(1).is_some());
+        let again = from(1);
+        assert!(again.is_some());
         drop(others);
+        let of_one_network = |last: u16| crowd.admit([0x2001, 0xdb8, 0, 0, 0, 0, 0, last].into());
+        let places = (of_one_network(1), of_one_network(2), of_one_network(3));
+        assert!(places.1.is_some() && places.2.is_none());
+        drop((places, again));
         assert!(crowd.present.lock().unwrap().is_empty());
     }
 

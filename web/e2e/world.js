@@ -20,6 +20,9 @@ export async function eventually(what, look, within = 30_000) {
   }
 }
 
+/** How long a process may take to go before it is killed. */
+const PATIENCE_MS = 15_000;
+
 export class World {
   folder = mkdtempSync(join(tmpdir(), 'caisson-e2e-'));
   settings;
@@ -41,7 +44,8 @@ export class World {
   async stop() {
     await this.browser?.close();
     await this.cancelAll().catch((error) => console.error(`builds may be left behind: ${error.message}`));
-    for (const name of [...this.processes.keys()].reverse()) await this.end(name, 'SIGKILL');
+    // A runner that is told to go takes its network along.
+    for (const name of [...this.processes.keys()].reverse()) await this.end(name, name === 'coordinator' ? 'SIGKILL' : 'SIGTERM');
     rmSync(this.folder, { recursive: true, force: true });
   }
 
@@ -104,7 +108,9 @@ export class World {
     if (!process || process.exitCode !== null) return;
     const ended = new Promise((resolve) => process.once('exit', resolve));
     process.kill(signal);
+    const late = setTimeout(() => process.kill('SIGKILL'), PATIENCE_MS);
     await ended;
+    clearTimeout(late);
   }
 
   /** The first line of the coordinator's log that holds the sign-in link. */

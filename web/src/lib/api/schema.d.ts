@@ -552,7 +552,7 @@ export interface components {
         AuditEntry: {
             /** @description What was done. */
             action: components["schemas"]["Action"];
-            /** @description Who did it; empty where nobody knows. A stranger's name is what they said. */
+            /** @description Who did it; empty where nobody knows. A stranger's is the name that they tried. */
             actor: string;
             /** @description What kind of somebody did it. */
             actor_kind: components["schemas"]["ActorKind"];

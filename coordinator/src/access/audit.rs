@@ -162,7 +162,7 @@ impl std::str::FromStr for ActorKind {
 pub struct Actor {
     /// What kind of somebody.
     pub kind: ActorKind,
-    /// What they are called. A stranger's is what they say.
+    /// What they are called. A stranger's is the name of the person that they said to be.
     pub name: String,
 }
 

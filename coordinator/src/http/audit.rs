@@ -36,7 +36,7 @@ pub(super) struct AuditEntry {
     at: OffsetDateTime,
     /// What kind of somebody did it.
     actor_kind: ActorKind,
-    /// Who did it; empty where nobody knows. A stranger's name is what they said.
+    /// Who did it; empty where nobody knows. A stranger's is the name that they tried.
     actor: String,
     /// The address that it came from.
     #[schema(required)]

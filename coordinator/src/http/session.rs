@@ -195,12 +195,14 @@ async fn by_password(app: &App, name: &str, password: Secret) -> Result<Tried, P
     let person =
         name.parse::<PersonName>().ok().and_then(|name| app.access.roll().people.get(&name).cloned());
     let hash = person.as_ref().map(|person| person.password_hash.clone());
+    // Many a name that is nobody's is a password in the wrong field: it is not kept.
+    let tried = Actor::new(ActorKind::Stranger, if person.is_some() { name } else { "" });
     let is_right = app.access.passwords.verify(password, hash).await?;
     Ok(match person.filter(|_| is_right) {
         None => {
             let detail = "there is nobody of this name and password";
             let problem = Problem::new(StatusCode::UNAUTHORIZED, "credentials_invalid", detail);
-            Err((problem.with("field", "password"), Actor::new(ActorKind::Stranger, name)))
+            Err((problem.with("field", "password"), tried))
         }
         Some(person) if person.disabled => {
             let detail = "you are kept out for now: ask an admin";

@@ -366,6 +366,7 @@ async fn s10_secrets_are_in_nothing_that_is_said() {
         ask("POST", "/api/v1/session", "", json!({ "name": "anna", "password": password })).await;
     }
     ask("POST", "/api/v1/session", "", json!({ "token": "hunter2-token" })).await;
+    ask("POST", "/api/v1/session", "", json!({ "name": "hunter2-in-the-wrong-field", "password": "" })).await;
     ask("POST", "/api/v1/session", "", json!({ "name": 7, "password": "hunter2-malformed" })).await;
     let (_, token) = ask("POST", "/api/v1/tokens", &admin, json!({ "name": "t", "role": "viewer" })).await;
     let (_, registration) = ask("POST", "/api/v1/runner-registrations", &admin, json!({ "name": "r" })).await;

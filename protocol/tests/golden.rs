@@ -53,6 +53,8 @@ fn what_the_coordinator_says() {
         &[
             "registered",
             "refused",
+            "refused-credential_revoked",
+            "refused-foreign_name",
             "assign",
             "cancel",
             "drop",

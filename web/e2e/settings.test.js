@@ -135,8 +135,11 @@ test('a token is made, shown once, works, is revoked, and the audit log tells of
 });
 
 test('the audit log is filtered and searched, and the past is pages away', async () => {
-  const stranger = await fetch(`${world.base}/api/v1/session`, { method: 'POST', body: JSON.stringify({ name: 'mallory', password: 'guessed password' }) });
-  assert.equal(stranger.status, 401);
+  await world.ask('/users', 'POST', { name: 'mallory', role: 'viewer', password: 'a long password' });
+  for (const name of ['mallory', 'nobody']) {
+    const stranger = await fetch(`${world.base}/api/v1/session`, { method: 'POST', body: JSON.stringify({ name, password: 'guessed password' }) });
+    assert.equal(stranger.status, 401);
+  }
   await world.ask('/users', 'POST', { name: 'busy', role: 'viewer', password: 'a long password' });
   for (let turn = 0; turn < 55; turn += 1) await world.ask('/users/busy', 'PATCH', { disabled: turn % 2 === 0 });
   const page = await world.person();
@@ -145,11 +148,12 @@ test('the audit log is filtered and searched, and the past is pages away', async
   await entries.first().waitFor();
   assert.equal(await entries.count(), 50);
   await page.getByRole('link', { name: 'Older entries' }).click();
-  await entries.filter({ hasText: 'mallory' }).waitFor();
+  await entries.filter({ hasText: 'added person mallory' }).waitFor();
   await page.getByRole('link', { name: 'Refusals' }).click();
   await page.waitForURL(/show=refusals/);
   await eventually('only refusals are left', async () => (await entries.filter({ hasText: 'changed person' }).count()) === 0);
   await entries.filter({ hasText: 'mallory failed to sign in' }).waitFor();
+  await entries.filter({ hasText: 'Somebody failed to sign in' }).first().waitFor();
   await page.getByRole('link', { name: 'mallory' }).click();
   await eventually('only hers', async () => (await entries.count()) === 1);
   await page.getByRole('link', { name: /What everybody did/ }).click();

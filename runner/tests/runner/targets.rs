@@ -89,8 +89,9 @@ async fn s17_a_submodule_is_an_empty_folder_wherever_it_points() {
     let victim =
         Repository::make(&world.repository.path.with_file_name("victim"), &[("secret.txt", "secret\n")]);
     world.repository.submodule("stolen", &victim);
-    let attempt = world
-        .submit("cat .gitmodules; ls -A stolen; ls -A .git/modules 2>/dev/null || true; ! grep -r secret stolen");
+    let attempt = world.submit(
+        "cat .gitmodules; ls -A stolen; ls -A .git/modules 2>/dev/null || true; ! grep -r secret stolen",
+    );
     assert_eq!(world.outcome(attempt).await, Outcome::Succeeded);
     let said = world.coordinator.log_text(attempt, Stream::Stdout);
     assert!(said.contains("stolen") && !said.contains("secret.txt"), "{said}");

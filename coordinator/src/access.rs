@@ -266,19 +266,19 @@ impl Access {
         self.terms.session
     }
 
-    /// Secrets for what is to be made: of a token, …
+    /// The secret of a token that is to be made.
     #[must_use]
     pub fn token_secret() -> Secret {
         secret::random(TOKEN_PREFIX)
     }
 
-    /// … of a runner's registration …
+    /// The secret of a registration token that is to be made.
     #[must_use]
     pub fn registration_secret() -> Secret {
         secret::random(REGISTRATION_PREFIX)
     }
 
-    /// … and of a runner.
+    /// The credential of a runner that is to be let in.
     #[must_use]
     pub fn credential_secret() -> Secret {
         secret::random(CREDENTIAL_PREFIX)

@@ -3,8 +3,8 @@
 use std::{sync::Arc, time::Duration};
 
 use caisson_protocol::{
-    CoordinatorMessage, FRAME_BYTES_MAX, HeldAttempt, KeepAliveTerms, PROTOCOL_VERSION, Refusal, Registration,
-    RunnerMessage,
+    CoordinatorMessage, FRAME_BYTES_MAX, HeldAttempt, KeepAliveTerms, PROTOCOL_VERSION, Refusal,
+    Registration, RunnerMessage,
 };
 use futures_util::{SinkExt, StreamExt};
 use http::{HeaderValue, StatusCode, header::AUTHORIZATION};

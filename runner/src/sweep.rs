@@ -4,6 +4,7 @@
 
 use std::{fmt, time::Duration};
 
+use tokio::time::{Instant, sleep};
 use tracing::{info, warn};
 
 use crate::{
@@ -14,6 +15,9 @@ use crate::{
 
 /// How often it is swept.
 const SWEEP_EVERY: Duration = Duration::from_secs(60);
+
+/// How soon what could not be removed is tried again; twice as late after each further time.
+const PAUSE_MIN: Duration = Duration::from_secs(5);
 
 /// What becomes of the network that all builds of the runner share.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,11 +38,18 @@ pub struct Swept {
     failures: Vec<String>,
 }
 
-/// Sweeps again and again.
+/// Sweeps again and again, and sooner where something is left.
 pub async fn every_minute(builds: &Builds) {
+    let (mut swept, mut pause) = (Instant::now(), PAUSE_MIN);
     loop {
-        tokio::time::sleep(SWEEP_EVERY).await;
-        once(builds, SharedNetwork::Keep).await;
+        sleep(PAUSE_MIN).await;
+        let is_left = builds.host().health.condition().left_behind > 0;
+        let due = if is_left { pause } else { SWEEP_EVERY };
+        if swept.elapsed() >= due {
+            once(builds, SharedNetwork::Keep).await;
+            swept = Instant::now();
+            pause = if is_left { SWEEP_EVERY.min(2 * pause) } else { PAUSE_MIN };
+        }
     }
 }
 

@@ -63,12 +63,12 @@ pub(super) async fn run(builds: Arc<Builds>, attempt: Arc<Attempt>) {
             }
             let report = AttemptReport { outcome, phases, resolved_commit, log_bytes: 0 };
             finish(&attempt, log, report).await;
-            let cleanup_ms = clean(&builds.host, id, container_made).await;
+            let cleanup_ms = clean(&builds, id, container_made).await;
             builds.outbox.say(RunnerMessage::Cleaned { attempt: id, cleanup_ms });
         }
         Err(stop) => {
             log.close().await;
-            clean(&builds.host, id, container_made).await;
+            clean(&builds, id, container_made).await;
             builds.forget(&attempt).await;
             if stop == Stop::Release {
                 builds.outbox.say(RunnerMessage::Released { attempt: id });
@@ -135,18 +135,23 @@ async fn finish(attempt: &Attempt, log: Log, mut report: AttemptReport) {
 
 /// Removes what the attempt made, and tells how long it took, in milliseconds. What can't be removed is left to the
 /// sweep.
-async fn clean(host: &Host, id: AttemptId, container_made: bool) -> u64 {
+async fn clean(builds: &Builds, id: AttemptId, container_made: bool) -> u64 {
+    let host = builds.host();
+    let mut left_behind = 0;
     let begun = Instant::now();
     if container_made {
         for owned in host.transport.owned(id) {
             if let Err(error) = host.engine.remove(&owned).await {
                 warn!(build.id = %id.build, "build {}: its {} is left to the sweep: {error}", id.build, owned.kind);
+                left_behind += 1;
             }
         }
     }
     if let Err(error) = host.workspaces.remove(id.build).await {
         warn!(build.id = %id.build, "build {}: its workspace is left to the sweep: {error}", id.build);
+        left_behind += 1;
     }
+    host.health.note(&builds.outbox, |condition| condition.left_behind += left_behind);
     elapsed_ms(begun)
 }
 

@@ -224,17 +224,18 @@ async fn a_container_that_cant_be_removed_is_counted_and_tried_again() {
     assert_eq!(world.outcome(after).await, Outcome::Succeeded);
     assert!(world.runner.log().contains("its container is left to the sweep"), "{}", world.runner.log());
 
-    let mut world = world;
-    world.runner.kill();
-    world.runner.restart();
-    let left_behind =
-        |seen: &Seen| seen.registrations.last().is_some_and(|last| last.condition.left_behind > 0);
-    world.coordinator.wait("it is counted", left_behind).await;
+    let left_behind = |left: bool| {
+        move |seen: &Seen| {
+            let conditions = seen.messages.iter().rev().filter_map(|message| match message {
+                RunnerMessage::Condition(condition) => Some(condition.left_behind > 0),
+                _ => None,
+            });
+            conditions.take(1).any(|is_left| is_left == left)
+        }
+    };
+    world.coordinator.wait("it is counted", left_behind(true)).await;
     chattr("-i");
-    world.runner.kill();
-    world.runner.restart();
-    let removed = |seen: &Seen| seen.registrations.len() == 3 && !left_behind(seen);
-    world.coordinator.wait("it is removed", removed).await;
+    world.coordinator.wait("it is removed", left_behind(false)).await;
     world.ends_clean().await;
     assert_eq!(engine.containers(), "");
 }

@@ -74,7 +74,8 @@ async fn ends_when_it_is_told_to<K: Kind>(world: &WorldWith<K>) {
 async fn keeps_to_its_limits<K: Kind>(world: &WorldWith<K>) {
     let hog = world.submit("exec tail -c 200m /dev/zero");
     let outcome = world.outcome(hog).await;
-    assert_eq!(outcome, Outcome::Failed { exit_code: 137, note: Some(FailureNote::OutOfMemory) });
+    // A busy Docker, and any Podman, does not note that it was for memory.
+    assert!(matches!(outcome, Outcome::Failed { exit_code: 137, .. }), "{outcome:?}");
     let attempt = succeeds(
         world,
         "grep -E 'NoNewPrivs|CapEff' /proc/self/status | cut -f 2; ulimit -c; mount -t tmpfs none /mnt 2>/dev/null || echo no",

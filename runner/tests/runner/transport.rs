@@ -128,7 +128,7 @@ fn strange_files(repository: &Repository, far: &str) {
 struct Waiting {
     engine: DockerEngine,
     id: caisson_runner::engine::ContainerId,
-    owned: Owned,
+    attempt: AttemptId,
 }
 
 impl Waiting {
@@ -149,12 +149,14 @@ impl Waiting {
             network: caisson_runner::config::Network::None,
         };
         let id = engine.create(&request).await.unwrap();
-        let owned = Owned { kind: OwnedKind::Container, id: container_name(attempt), attempt: Some(attempt) };
-        Self { engine, id, owned }
+        Self { engine, id, attempt }
     }
 
     async fn remove(self) {
-        self.engine.remove(&self.owned).await.unwrap();
+        for kind in [OwnedKind::Container, OwnedKind::Volume] {
+            let owned = Owned { kind, id: container_name(self.attempt), attempt: Some(self.attempt) };
+            self.engine.remove(&owned).await.unwrap();
+        }
     }
 }
 

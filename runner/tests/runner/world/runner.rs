@@ -198,6 +198,9 @@ impl Drop for Runner {
         for container in docker(&["ps", "-aq", "--filter", &label]).lines() {
             docker(&["rm", "-f", container]);
         }
+        for volume in docker(&["volume", "ls", "-q", "--filter", &label]).lines() {
+            docker(&["volume", "rm", volume]);
+        }
         for network in docker(&["network", "ls", "-q", "--filter", &label]).lines() {
             docker(&["network", "rm", network]);
         }

@@ -11,7 +11,7 @@ mod images;
 mod probe;
 mod request;
 
-use std::{collections::HashMap, path::Path, time::Duration};
+use std::{collections::HashMap, path::Path, sync::OnceLock, time::Duration};
 
 use async_trait::async_trait;
 use bollard::{
@@ -52,6 +52,24 @@ pub struct DockerEngine {
     deadline: Duration,
     /// Docker lets two networks have one name, so only one is made at a time.
     network: Mutex<()>,
+    /// Who speaks, once it was asked.
+    dialect: OnceLock<Dialect>,
+}
+
+/// Who speaks Docker's language.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+enum Dialect {
+    #[default]
+    Docker,
+    Podman,
+}
+
+impl Dialect {
+    /// Podman says by its parts who it is.
+    fn of(version: &SystemVersion) -> Self {
+        let is_podman = version.components.iter().flatten().any(|part| part.name.starts_with("Podman"));
+        if is_podman { Self::Podman } else { Self::Docker }
+    }
 }
 
 impl DockerEngine {
@@ -68,6 +86,7 @@ impl DockerEngine {
             host,
             deadline: config.deadline.0,
             network: Mutex::new(()),
+            dialect: OnceLock::new(),
         })
     }
 
@@ -81,6 +100,10 @@ impl DockerEngine {
             Ok(result) => result.map_err(|error| error::of_call(&self.host, error)),
             Err(_) => Err(self.silent(name, self.deadline)),
         }
+    }
+
+    fn dialect(&self) -> Dialect {
+        self.dialect.get().copied().unwrap_or_default()
     }
 
     fn probe_deadline(&self) -> Duration {
@@ -114,11 +137,8 @@ impl DockerEngine {
     }
 }
 
-/// Podman speaks Docker's language, and says by its parts who it is.
 fn describe(version: &SystemVersion) -> String {
-    let is_podman = version.components.iter().flatten().any(|part| part.name.starts_with("Podman"));
-    let name = if is_podman { "Podman" } else { "Docker" };
-    format!("{name} {}", version.version.as_deref().unwrap_or("of unknown version"))
+    format!("{:?} {}", Dialect::of(version), version.version.as_deref().unwrap_or("of unknown version"))
 }
 
 fn has_security(info: &SystemInfo, name: &str) -> bool {
@@ -155,6 +175,7 @@ impl Engine for DockerEngine {
         .await
         .map_err(|_| self.silent("info", self.probe_deadline()))?
         .map_err(|error| error::of_call(&self.host, error))?;
+        let _ = self.dialect.set(Dialect::of(&version));
         Ok(EngineInfo {
             description: describe(&version),
             architecture: version.arch.unwrap_or_default(),

@@ -7,7 +7,7 @@ use caisson_protocol::Outcome;
 
 use crate::{
     laws,
-    world::{Auto, Dockerd, Runner, WorldWith},
+    world::{Auto, Dockerd, Podman, Runner, WorldWith},
 };
 
 const SETTINGS: [&str; 4] = ["capacity=4", "limits.memory=64MiB", "limits.nofile=1024", "engine.deadline=5s"];
@@ -21,6 +21,17 @@ async fn the_laws_hold_on_the_machines_engine() {
     let engine =
         std::env::var("CAISSON_TEST_ENGINE").unwrap_or_else(|_| "unix:///var/run/docker.sock".into());
     let world = WorldWith::<Auto>::with(&with(&[format!("engine.host={engine}")], &SETTINGS)).await;
+    laws::hold_in(&world).await;
+    world.ends_clean().await;
+}
+
+#[tokio::test]
+async fn the_laws_hold_on_podman() {
+    let engine = Podman::start().await;
+    let host = engine.host();
+    let mut world = WorldWith::<Auto>::with(&with(&[format!("engine.host={host}")], &SETTINGS)).await;
+    world.runner.looked_at_through(&host);
+    assert!(world.runner.log().contains("Podman"), "{}", world.runner.log());
     laws::hold_in(&world).await;
     world.ends_clean().await;
 }

@@ -35,7 +35,7 @@ pub(super) async fn create(
         name: Some(container_name(request.attempt)),
         ..CreateContainerOptions::default()
     };
-    let create = engine.docker.create_container(Some(options), request::body(request));
+    let create = engine.docker.create_container(Some(options), request::body(request, engine.dialect()));
     Ok(ContainerId(engine.call("create container", create).await?.id))
 }
 

@@ -8,7 +8,7 @@ use bollard::models::{
     ResourcesUlimits, RestartPolicy, RestartPolicyNameEnum,
 };
 
-use super::label;
+use super::{Dialect, label};
 use crate::{
     config::{Limits, Network, RunnerName},
     engine::{ContainerRequest, WORKSPACE, WorkspaceMount, container_name},
@@ -27,7 +27,7 @@ pub fn network_name(runner: &RunnerName) -> String {
 }
 
 /// The request that makes a build's container.
-pub(super) fn body(request: &ContainerRequest) -> ContainerCreateBody {
+pub(super) fn body(request: &ContainerRequest, dialect: Dialect) -> ContainerCreateBody {
     ContainerCreateBody {
         image: Some(request.image.clone()),
         entrypoint: Some(vec!["sh".into(), "-ec".into()]),
@@ -41,7 +41,7 @@ pub(super) fn body(request: &ContainerRequest) -> ContainerCreateBody {
         tty: Some(false),
         attach_stdout: Some(true),
         attach_stderr: Some(true),
-        host_config: Some(host_config(request)),
+        host_config: Some(host_config(request, dialect)),
         ..ContainerCreateBody::default()
     }
 }
@@ -83,7 +83,7 @@ pub(super) fn bind(folder: &Path, target: &str) -> Mount {
     }
 }
 
-fn host_config(request: &ContainerRequest) -> HostConfig {
+fn host_config(request: &ContainerRequest, dialect: Dialect) -> HostConfig {
     // What is written is bounded by the runner.
     let Limits { memory, cpus, pids, nofile, shm, disk: _ } = &request.limits;
     let memory = memory.map(|size| i64::try_from(size.0).unwrap_or(i64::MAX));
@@ -104,7 +104,7 @@ fn host_config(request: &ContainerRequest) -> HostConfig {
         memory_swap: memory,
         nano_cpus: nano_cpus(*cpus),
         pids_limit: Some(i64::from(pids.get())),
-        ulimits: Some(ulimits(*nofile)),
+        ulimits: Some(ulimits(*nofile, pids.get(), dialect)),
         shm_size: i64::try_from(shm.0).ok(),
         // The first process of a container ignores SIGTERM unless it handles it; the engine's init passes it on.
         init: Some(true),
@@ -128,14 +128,16 @@ fn nano_cpus(cpus: f64) -> Option<i64> {
 }
 
 /// No core dumps, which would land wherever the host's kernel was told to put them; and open files where a limit is set.
-fn ulimits(files: u32) -> Vec<ResourcesUlimits> {
+/// Podman would give more processes to each user than many a host lets it, and start nothing.
+fn ulimits(files: u32, processes: u32, dialect: Dialect) -> Vec<ResourcesUlimits> {
     let limit = |name: &str, limit: u32| ResourcesUlimits {
         name: Some(name.into()),
         soft: Some(limit.into()),
         hard: Some(limit.into()),
     };
     let files = (files > 0).then(|| limit("nofile", files));
-    std::iter::once(limit("core", 0)).chain(files).collect()
+    let processes = (dialect == Dialect::Podman).then(|| limit("nproc", processes));
+    [Some(limit("core", 0)), files, processes].into_iter().flatten().collect()
 }
 
 #[cfg(test)]
@@ -164,16 +166,27 @@ mod tests {
 
     #[test]
     fn a_container_is_made_from_exactly_this() {
-        let body = serde_json::to_value(body(&request())).unwrap();
+        let body = serde_json::to_value(body(&request(), Dialect::Docker)).unwrap();
         insta::assert_json_snapshot!("container", body);
     }
 
     #[test]
     fn a_volume_differs_from_a_folder_in_nothing_else() {
-        let bound = host_config(&request());
-        let mut uploaded = host_config(&ContainerRequest { workspace: WorkspaceMount::Volume, ..request() });
+        let bound = host_config(&request(), Dialect::Docker);
+        let request = ContainerRequest { workspace: WorkspaceMount::Volume, ..request() };
+        let mut uploaded = host_config(&request, Dialect::Docker);
         let volume = serde_json::to_value(uploaded.mounts.take()).unwrap();
         insta::assert_json_snapshot!("volume", volume);
         assert_eq!(HostConfig { mounts: bound.mounts.clone(), ..uploaded }, bound);
+    }
+
+    #[test]
+    fn podman_is_told_how_many_processes_a_user_may_have() {
+        let names = |dialect| {
+            let limits = host_config(&request(), dialect).ulimits.unwrap_or_default();
+            limits.into_iter().filter_map(|limit| limit.name).collect::<Vec<_>>()
+        };
+        assert_eq!(names(Dialect::Docker), ["core", "nofile"]);
+        assert_eq!(names(Dialect::Podman), ["core", "nofile", "nproc"]);
     }
 }

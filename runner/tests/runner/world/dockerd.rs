@@ -162,12 +162,17 @@ impl Drop for Dockerd {
             let _ = child.wait();
         }
         end_shims(self.home.path());
-        let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
-        let of_ours = |line: &&str| line.contains(self.home.path().to_str().unwrap_or("?"));
-        for line in mounts.lines().rev().filter(of_ours) {
-            let target = line.split(' ').nth(1).unwrap_or_default();
-            let _ = Command::new("umount").args(["-l", target]).output();
-        }
+        unmount(self.home.path());
+    }
+}
+
+/// Unmounts what an engine has mounted beneath its folder.
+pub(super) fn unmount(home: &Path) {
+    let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+    let of_ours = |line: &&str| line.contains(home.to_str().unwrap_or("?"));
+    for line in mounts.lines().rev().filter(of_ours) {
+        let target = line.split(' ').nth(1).unwrap_or_default();
+        let _ = Command::new("umount").args(["-l", target]).output();
     }
 }
 
@@ -229,7 +234,7 @@ fn spawn_dockerd(home: &Path, containerd: &Child, remote: Option<&Remote>) -> Ch
     spawn(home, "dockerd", &mut command)
 }
 
-fn spawn(home: &Path, program: &str, command: &mut Command) -> Child {
+pub(super) fn spawn(home: &Path, program: &str, command: &mut Command) -> Child {
     let log: PathBuf = home.join(format!("{program}.log"));
     let log = File::options().create(true).append(true).open(log).unwrap();
     command
@@ -237,5 +242,5 @@ fn spawn(home: &Path, program: &str, command: &mut Command) -> Child {
         .stdout(Stdio::null())
         .stderr(log)
         .spawn()
-        .unwrap_or_else(|error| panic!("{program}: {error}: run scripts/engine, which installs it"))
+        .unwrap_or_else(|error| panic!("{program}: {error}: scripts/test installs what is missing"))
 }

@@ -3,6 +3,7 @@
 pub(crate) mod certificates;
 pub(crate) mod coordinator;
 pub(crate) mod dockerd;
+pub(crate) mod podman;
 pub(crate) mod registry;
 pub(crate) mod repository;
 pub(crate) mod runner;
@@ -20,6 +21,7 @@ use tempfile::TempDir;
 
 pub(crate) use coordinator::Coordinator;
 pub(crate) use dockerd::Dockerd;
+pub(crate) use podman::Podman;
 pub(crate) use registry::Registry;
 pub(crate) use repository::Repository;
 pub(crate) use runner::Runner;

@@ -9,11 +9,12 @@ use caisson_runner::{
     serve::{Wish, serve},
 };
 use clap::{Parser, Subcommand};
+use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::watch,
 };
-use tracing::error;
+use tracing::{error, warn};
 use tracing_subscriber::EnvFilter;
 
 /// Runs builds in containers on this host, for a Caisson coordinator.
@@ -61,6 +62,7 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
     }
     // Not a path that an upgrade replaces: a child is to be of the same version as its parent.
     let program = PathBuf::from("/proc/self/exe");
+    keep_memory_private();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let ended = runtime.block_on(async {
         let wish = listen()?;
@@ -69,6 +71,13 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
     // Something may still wait for a disk that does not answer. What can't be removed is the next start's.
     runtime.shutdown_background();
     ended
+}
+
+/// Nobody else of this user, such as a checkout's process, reads the credential out of this one's memory or a core dump.
+fn keep_memory_private() {
+    if let Err(error) = set_dumpable_behavior(DumpableBehavior::NotDumpable) {
+        warn!("others of this user can look into the runner's memory: {error}");
+    }
 }
 
 /// The first signal asks the runner to finish what it has, the second to leave at once.

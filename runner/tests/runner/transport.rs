@@ -51,6 +51,13 @@ async fn an_engine_that_does_not_see_the_runners_files_is_told_from_one_that_doe
     assert_eq!(docker(&["images", "-q", &format!("caisson-probe:{runner}")]), "");
 }
 
+#[tokio::test]
+async fn s11_nobody_else_of_its_user_looks_into_a_runner() {
+    let world = WorldWith::<Nobody>::new().await;
+    assert_eq!(world.runner.is_looked_into_by(), 0);
+    world.ends_clean().await;
+}
+
 /// What root writes is root's: the runner can't even look into it.
 #[tokio::test]
 async fn a_runner_that_is_not_root_removes_what_root_wrote() {

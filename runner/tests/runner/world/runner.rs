@@ -153,6 +153,11 @@ impl Runner {
         fs::read_dir(format!("/proc/{}/fd", self.process.id())).unwrap().count()
     }
 
+    /// Whose the files are by which a process is looked into: its user's, or root's where that is nobody's business.
+    pub(crate) fn is_looked_into_by(&self) -> u32 {
+        fs::metadata(format!("/proc/{}/environ", self.process.id())).unwrap().uid()
+    }
+
     fn status_kib(&self, name: &str) -> u64 {
         let status = fs::read_to_string(format!("/proc/{}/status", self.process.id())).unwrap();
         let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();

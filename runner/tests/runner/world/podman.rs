@@ -24,7 +24,8 @@ impl Podman {
         let home = tempfile::tempdir().unwrap();
         let path = |name: &str| home.path().join(name).display().to_string();
         let mut command = Command::new("podman");
-        command.args([
+        // Where a container runs out of memory, its monitor leaves a file in the folder it was started in.
+        command.current_dir(home.path()).args([
             format!("--root={}", path("root")),
             format!("--runroot={}", path("run")),
             format!("--tmpdir={}", path("tmp")),

@@ -212,7 +212,8 @@ async fn two_builds_run_at_once_and_dont_meet() {
 #[tokio::test]
 async fn running_out_of_memory_is_noted() {
     let world = World::with(&["limits.memory=32MiB", "capacity=2"]).await;
-    let hog = world.submit("head -c 200m /dev/zero | tail -c 100m | wc -c; exit 5");
+    // The engine learns of it beside the command's end, so that is put off.
+    let hog = world.submit("head -c 200m /dev/zero | tail -c 100m | wc -c; sleep 1; exit 5");
     let outcome = world.outcome(hog).await;
     assert!(
         matches!(outcome, Outcome::Failed { note: Some(FailureNote::OutOfMemory), .. }),

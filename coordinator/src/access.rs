@@ -343,7 +343,8 @@ impl Access {
         if looks % USES_EVERY == USES_EVERY - 1 {
             self.store_uses().await?;
             let terms = self.terms.session;
-            self.change(vec![], |roll| Ok(((), roll.sessions_over(terms, now_ms())))).await?;
+            let over = |roll: &Roll| [roll.sessions_over(terms, now_ms()), roll.credentials_over(now_ms())];
+            self.change(vec![], |roll| Ok(((), over(roll).concat()))).await?;
         }
         if looks.is_multiple_of(FORGET_EVERY) {
             self.store.forget(now_ms() - self.terms.audit_ms).await?;

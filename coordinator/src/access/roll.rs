@@ -115,7 +115,7 @@ pub struct Credential {
     pub created_at: Millis,
     /// When it was last shown.
     pub used_at: Option<Millis>,
-    /// Why and when it ended. It is kept, so that its runner can be told.
+    /// Why and when it ended. It is kept for a while, so that its runner can be told.
     pub ended: Option<(CredentialEnd, Millis)>,
 }
 
@@ -164,6 +164,8 @@ pub enum Change {
     RegistrationRemoved(Digest),
     /// A credential is made or ends.
     Credential(Credential),
+    /// A credential that has ended is forgotten.
+    CredentialForgotten(Digest),
 }
 
 /// Why something does not become different.
@@ -256,6 +258,9 @@ impl Roll {
             }
             Change::Credential(credential) => {
                 self.credentials.insert(credential.digest, credential);
+            }
+            Change::CredentialForgotten(digest) => {
+                self.credentials.remove(&digest);
             }
         }
     }

@@ -5,6 +5,8 @@ use crate::{access::secret::Digest, store::Millis};
 
 /// How many registration tokens there may be.
 const REGISTRATIONS_MAX: usize = 1000;
+/// How long it is known why a credential has ended, in milliseconds: 30 days.
+const ENDED_MS: Millis = 30 * 24 * 60 * 60 * 1000;
 
 /// What a credential opens.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -109,6 +111,17 @@ impl Roll {
         Ok(changes)
     }
 
+    /// The credentials that ended long ago, to be forgotten: runners that come and go leave them by the thousand. Who
+    /// shows one after that is a stranger.
+    #[must_use]
+    pub fn credentials_over(&self, now: Millis) -> Vec<Change> {
+        let over = |credential: &&Credential| {
+            credential.ended.is_some_and(|(_, at)| is_over(Some(at + ENDED_MS), now))
+        };
+        let over = self.credentials.values().filter(over);
+        over.map(|credential| Change::CredentialForgotten(credential.digest)).collect()
+    }
+
     fn end_credential(&self, runner: &str, end: CredentialEnd, now: Millis) -> Vec<Change> {
         let current = |credential: &&Credential| credential.runner == runner && credential.ended.is_none();
         let ended = |credential: &Credential| Credential { ended: Some((end, now)), ..credential.clone() };
@@ -117,5 +130,31 @@ impl Roll {
             .filter(current)
             .map(|credential| Change::Credential(ended(credential)))
             .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn credentials_that_ended_long_ago_are_forgotten_and_no_others() {
+        let mut roll = Roll::default();
+        let digest = |name: &str| Digest::of(name);
+        for (name, ended) in [("current", None), ("old", Some(1000)), ("recent", Some(2000))] {
+            roll.apply(Change::Credential(Credential {
+                digest: digest(name),
+                runner: name.into(),
+                registration: "r".into(),
+                created_at: 0,
+                used_at: None,
+                ended: ended.map(|at| (CredentialEnd::Replaced, at)),
+            }));
+        }
+        assert_eq!(roll.credentials_over(1000 + ENDED_MS - 1), []);
+        assert_eq!(roll.credentials_over(1000 + ENDED_MS), [Change::CredentialForgotten(digest("old"))]);
+        roll.credentials_over(Millis::MAX).into_iter().for_each(|change| roll.apply(change));
+        assert_eq!(roll.credential(digest("current")), CredentialStanding::Opens("current".into()));
+        assert_eq!(roll.credential(digest("recent")), CredentialStanding::Unknown);
     }
 }

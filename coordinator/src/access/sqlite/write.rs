@@ -29,6 +29,9 @@ pub(super) fn apply(transaction: &Connection, change: &Change) -> Result<()> {
             remove(transaction, "DELETE FROM registrations WHERE digest = ?1", digest)
         }
         Change::Credential(credential) => put_credential(transaction, credential),
+        Change::CredentialForgotten(digest) => {
+            remove(transaction, "DELETE FROM credentials WHERE digest = ?1", digest)
+        }
     }
 }
 

@@ -84,6 +84,7 @@ fn change() -> impl Strategy<Value = Change> {
             })
         }),
         digest().prop_map(Change::RegistrationRemoved),
+        digest().prop_map(Change::CredentialForgotten),
         (digest(), moment).prop_map(|(digest, ended)| {
             // Each digest is one runner's: no name has two that are in force.
             let runner = format!("{:02x}", digest.as_bytes()[0]);

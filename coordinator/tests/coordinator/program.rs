@@ -441,7 +441,9 @@ async fn a_disk_that_never_answers_holds_its_end_up_for_seconds_at_most() {
     let task = format!("/proc/{}/task", process.child.id());
     eventually("a thread waits for the log", async || {
         let mut threads = fs::read_dir(&task).unwrap().map(|thread| thread.unwrap().path().join("wchan"));
-        threads.find(|place| fs::read_to_string(place).is_ok_and(|place| place == "wait_for_partner"))
+        // What kernels call the place where they wait for the other end of a pipe.
+        let waits = |place: &str| matches!(place, "wait_for_partner" | "fifo_open");
+        threads.find(|place| fs::read_to_string(place).is_ok_and(|place| waits(&place)))
     })
     .await;
 

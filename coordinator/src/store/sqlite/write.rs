@@ -1,7 +1,7 @@
 //! Each change as a statement.
 
-use caisson_protocol::{AttemptId, Status};
-use caisson_scheduler::{AttemptEnd, Change, Submission};
+use caisson_protocol::{AttemptId, BuildId, Outcome, Status};
+use caisson_scheduler::{AttemptEnd, Change, RunnerRef, Submission};
 use rusqlite::{Connection, Result, ToSql, named_params};
 
 use crate::store::{AttemptResult, Millis, record::report};
@@ -9,21 +9,7 @@ use crate::store::{AttemptResult, Millis, record::report};
 pub(super) fn apply(transaction: &Connection, change: &Change, at: Millis) -> Result<()> {
     match change {
         Change::Submitted { submission, number } => submitted(transaction, submission, *number, at),
-        Change::Assigned { attempt, runner } => {
-            run(
-                transaction,
-                "INSERT INTO attempts (build, number, runner_id, runner_name, assigned_at)
-                 SELECT number, :attempt, :runner_id, :runner_name, :at FROM builds WHERE id = :build",
-                named_params! {
-                    ":build": attempt.build.to_string(),
-                    ":attempt": attempt.number,
-                    ":runner_id": runner.id.to_string(),
-                    ":runner_name": runner.name,
-                    ":at": at,
-                },
-            )?;
-            status(transaction, &attempt.build.to_string(), Status::Assigned)
-        }
+        Change::Assigned { attempt, runner } => assigned(transaction, *attempt, runner, at),
         Change::Started { attempt, resolved_commit, image_digest } => {
             run(
                 transaction,
@@ -50,23 +36,7 @@ pub(super) fn apply(transaction: &Connection, change: &Change, at: Millis) -> Re
             "UPDATE builds SET status = 'queued', started_at = NULL WHERE id = :build",
             named_params! { ":build": build.to_string() },
         ),
-        Change::Ended { build, outcome } => {
-            let result = AttemptResult::from(outcome);
-            run(
-                transaction,
-                "UPDATE builds SET status = :status, result_reason = :reason, result_message = :message,
-                    exit_code = :exit_code, finished_at = :at
-                 WHERE id = :build",
-                named_params! {
-                    ":build": build.to_string(),
-                    ":status": result.status,
-                    ":reason": result.reason,
-                    ":message": result.message,
-                    ":exit_code": result.exit_code,
-                    ":at": at,
-                },
-            )
-        }
+        Change::Ended { build, outcome } => ended(transaction, *build, outcome, at),
         Change::Cleaned { attempt, runner, cleanup_ms } => {
             // Touches nothing when the attempt is another runner's: not this one's to speak of.
             let sql = "UPDATE attempts SET cleanup_ms = :cleanup_ms
@@ -104,6 +74,40 @@ fn submitted(transaction: &Connection, submission: &Submission, number: u64, at:
             ":at": at,
             ":key": submission.key.as_ref().map(|key| &key.key),
             ":key_digest": submission.key.as_ref().map(|key| &key.digest),
+        },
+    )
+}
+
+fn assigned(transaction: &Connection, attempt: AttemptId, runner: &RunnerRef, at: Millis) -> Result<()> {
+    run(
+        transaction,
+        "INSERT INTO attempts (build, number, runner_id, runner_name, assigned_at)
+         SELECT number, :attempt, :runner_id, :runner_name, :at FROM builds WHERE id = :build",
+        named_params! {
+            ":build": attempt.build.to_string(),
+            ":attempt": attempt.number,
+            ":runner_id": runner.id.to_string(),
+            ":runner_name": runner.name,
+            ":at": at,
+        },
+    )?;
+    status(transaction, &attempt.build.to_string(), Status::Assigned)
+}
+
+fn ended(transaction: &Connection, build: BuildId, outcome: &Outcome, at: Millis) -> Result<()> {
+    let result = AttemptResult::from(outcome);
+    run(
+        transaction,
+        "UPDATE builds SET status = :status, result_reason = :reason, result_message = :message,
+            exit_code = :exit_code, finished_at = :at
+         WHERE id = :build",
+        named_params! {
+            ":build": build.to_string(),
+            ":status": result.status,
+            ":reason": result.reason,
+            ":message": result.message,
+            ":exit_code": result.exit_code,
+            ":at": at,
         },
     )
 }

@@ -5,17 +5,18 @@
 mod access;
 mod audit;
 mod body;
+mod connections;
 mod enrolment;
 mod events;
 mod follow;
 mod front;
 mod headers;
 mod limits;
-mod line;
 mod lines;
 mod log;
 mod model;
 mod names;
+mod page;
 mod people;
 mod person;
 mod policy;
@@ -47,10 +48,10 @@ use crate::{
     store::Store,
 };
 
+pub use connections::ConnectionLimits;
 pub use events::{EventHub, publish};
 pub use front::{Front, Peer};
 pub use limits::Limiter;
-pub use line::ConnectionLimits;
 pub use names::Names;
 pub use policy::{Rule, policy};
 pub use serve::{Door, connection, routes, serve};

@@ -11,6 +11,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 use super::{
     App,
     model::moment,
+    page,
     person::Parameters,
     problem::{Problem, ProblemDocument},
 };
@@ -108,32 +109,19 @@ async fn list(
     // One more than asked tells whether there is a next page.
     filter.limit += 1;
     let mut found = app.access.audit(&filter).await?;
-    let more = found.len() > limit;
-    found.truncate(limit);
-    let next_cursor = found.last().filter(|_| more).map(|recorded| recorded.number.to_string());
+    let next_cursor = page::cut(&mut found, limit, |recorded| recorded.number);
     Ok(Json(AuditPage { entries: found.into_iter().map(AuditEntry::from).collect(), next_cursor }))
 }
 
 impl AuditQuery {
     fn filter(self) -> Result<AuditFilter, Problem> {
-        let limit = self.limit.unwrap_or(PAGE_DEFAULT);
-        if !(1..=PAGE_MAX).contains(&limit) {
-            return Err(Problem::invalid("limit", format!("expected 1 to {PAGE_MAX}")));
-        }
-        if self.q.as_ref().is_some_and(|text| text.len() > TEXT_BYTES_MAX || text.contains('\0')) {
-            return Err(Problem::invalid(
-                "q",
-                format!("expected at most {TEXT_BYTES_MAX} bytes, and no NUL"),
-            ));
-        }
-        let before = self.cursor.map(|cursor| cursor.parse()).transpose();
         let names = self.action.iter().flat_map(|names| names.split(','));
         Ok(AuditFilter {
             actor: self.actor,
             actions: names.map(action).collect::<Result<_, _>>()?,
-            text: self.q.filter(|text| !text.is_empty()),
-            before: before.map_err(|_| Problem::invalid("cursor", "expected what a page before gave"))?,
-            limit,
+            text: page::text(self.q, TEXT_BYTES_MAX)?,
+            before: page::before(self.cursor.as_deref())?,
+            limit: page::limit(self.limit, PAGE_DEFAULT, PAGE_MAX)?,
         })
     }
 }

@@ -21,7 +21,7 @@ use super::{
     access::Caller,
     audit, enrolment, events, follow, lines, log,
     model::{Build, BuildPage, Queue, QueuedBuild, RunnerState, Runners, WaitingBuilds},
-    people,
+    page, people,
     problem::{Problem, ProblemDocument},
     session,
     submission::{self, Edits, NewBuild},
@@ -169,36 +169,21 @@ async fn list(State(app): State<Arc<App>>, query: Parameters<ListQuery>) -> Resu
     // One more than asked tells whether there is a next page.
     filter.limit += 1;
     let mut found = app.store.builds(&filter).await?;
-    let more = found.len() > limit;
-    found.truncate(limit);
-    let next_cursor = found.last().filter(|_| more).map(|build| build.number.to_string());
+    let next_cursor = page::cut(&mut found, limit, |build| build.number);
     Ok(Json(BuildPage { builds: present_all(&app, &found).await?, next_cursor }))
 }
 
 impl ListQuery {
     fn filter(self) -> Result<BuildFilter, Problem> {
-        let limit = self.limit.unwrap_or(PAGE_DEFAULT);
-        if !(1..=PAGE_MAX).contains(&limit) {
-            return Err(Problem::invalid("limit", format!("expected 1 to {PAGE_MAX}")));
-        }
-        if self.q.as_ref().is_some_and(|text| text.len() > TEXT_BYTES_MAX || text.contains('\0')) {
-            return Err(Problem::invalid(
-                "q",
-                format!("expected at most {TEXT_BYTES_MAX} bytes, and no NUL"),
-            ));
-        }
-        let before = self.cursor.map(|cursor| cursor.parse());
-        let before =
-            before.transpose().map_err(|_| Problem::invalid("cursor", "expected what a page before gave"))?;
         let statuses =
             self.status.iter().flat_map(|names| names.split(',')).map(status).collect::<Result<_, _>>()?;
         Ok(BuildFilter {
             statuses,
             // As it is stored: `HTTPS://Example.org/app` is the same repository.
             repository_url: self.repository.map(|url| url.parse::<RepositoryUrl>().map_or(url, Into::into)),
-            text: self.q.filter(|text| !text.is_empty()),
-            before,
-            limit,
+            text: page::text(self.q, TEXT_BYTES_MAX)?,
+            before: page::before(self.cursor.as_deref())?,
+            limit: page::limit(self.limit, PAGE_DEFAULT, PAGE_MAX)?,
         })
     }
 }

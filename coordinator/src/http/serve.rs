@@ -26,10 +26,9 @@ use tracing::{debug, warn};
 
 use super::{
     App, body,
+    connections::{ConnectionLimits, Crowd, Line},
     front::Peer,
-    headers,
-    line::{ConnectionLimits, Crowd, Line},
-    problem, router,
+    headers, problem, router,
 };
 
 /// Where connections come in.

@@ -3,12 +3,14 @@
 //!
 //! `tests/golden/` holds one example of each message: what it shows is what the other side understands.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 
 use crate::{AttemptId, BuildSpec, Labels, Outcome, Phases, ResolvedCommit, RunnerId};
 
 /// The version of this protocol. A runner and a coordinator of different versions don't work together.
-pub const PROTOCOL_VERSION: u32 = 1;
+pub const PROTOCOL_VERSION: u32 = 2;
 
 /// The largest frame either side takes: the longest command and environment, escaped as JSON, fit.
 pub const FRAME_BYTES_MAX: usize = 1024 * 1024;
@@ -99,7 +101,7 @@ pub enum CoordinatorMessage {
         /// The attempt this is.
         attempt: AttemptId,
         /// What to run.
-        spec: BuildSpec,
+        spec: Arc<BuildSpec>,
         /// How long the attempt's log may become, in bytes.
         log_bytes_max: u64,
     },

@@ -7,6 +7,7 @@
 mod channel;
 mod ids;
 mod labels;
+mod limits;
 mod log;
 mod outcome;
 mod repository;
@@ -18,6 +19,7 @@ pub use channel::{
 };
 pub use ids::{AttemptId, BuildId, IdError, RunnerId};
 pub use labels::{Label, LabelError, Labels};
+pub use limits::{BuildLimits, Cpus, Limit, LimitError, Network};
 pub use log::{LOG_CHUNK_BYTES_MAX, LogChunk, LogFrame, LogFrameError, Stream};
 pub use outcome::{ErrorReason, FailureNote, Outcome, Phases, Status};
 pub use repository::{Commit, CommitError, RepositoryUrl, RepositoryUrlError, ResolvedCommit};

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fmt, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Commit, Labels, RepositoryUrl};
+use crate::{BuildLimits, Commit, Labels, Network, RepositoryUrl};
 
 /// The longest command, in bytes.
 const COMMAND_BYTES_MAX: usize = 64 * 1024;
@@ -36,6 +36,12 @@ pub struct BuildSpec {
     pub labels: Labels,
     /// How long the whole attempt may take.
     pub timeout_seconds: TimeoutSeconds,
+    /// What it is to be held to below what its runner allows.
+    #[serde(default, skip_serializing_if = "BuildLimits::is_empty")]
+    pub limits: BuildLimits,
+    /// What its container is to reach at most.
+    #[serde(default, skip_serializing_if = "Network::is_bridge")]
+    pub network: Network,
 }
 
 /// Why a part of a build's description is refused.

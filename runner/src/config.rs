@@ -1,13 +1,15 @@
 //! What a runner can be told. Each value is checked before anything else sees it.
 
+mod limits;
 mod values;
 
 use std::{io, num::NonZeroU32, path::PathBuf};
 
-use caisson_protocol::Labels;
+use caisson_protocol::{Labels, Network};
 use caisson_settings::{ByteSize, Loaded, Period, Secret, SettingsError, Sources};
 use serde::{Deserialize, Serialize};
 
+pub use limits::{Limits, in_words};
 pub use values::{CoordinatorUrl, EngineHost, RunnerName};
 
 /// The beginning of every environment variable that configures a runner.
@@ -156,34 +158,6 @@ pub enum PrivateAddresses {
     Allow,
     /// They may not.
     Refuse,
-}
-
-/// What a build's container may use.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Limits {
-    /// Memory, swap included. Not limited where it is not set.
-    pub memory: Option<ByteSize>,
-    /// Processors, in parts of one; 0 for all there are.
-    pub cpus: f64,
-    /// Processes and threads.
-    pub pids: NonZeroU32,
-    /// Open files of each process; 0 for what the engine gives. It can't give more than it was given itself.
-    pub nofile: u32,
-    /// Shared memory under `/dev/shm`.
-    pub shm: ByteSize,
-    /// What it may write, the workspace and its container together. It is killed soon after it has written more.
-    pub disk: ByteSize,
-}
-
-/// What a build's container can reach.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Network {
-    /// The world, but no other build.
-    Bridge,
-    /// Nothing but itself.
-    None,
 }
 
 /// How images are got.

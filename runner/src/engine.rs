@@ -13,10 +13,10 @@ use std::{
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use caisson_protocol::{AttemptId, ImageRef, Stream};
+use caisson_protocol::{AttemptId, ImageRef, Network, Stream};
 use futures_util::stream::BoxStream;
 
-use crate::config::{ImageConfig, Limits, Network, RunnerName};
+use crate::config::{ImageConfig, Limits, RunnerName};
 
 /// What runs containers.
 #[async_trait]

@@ -83,9 +83,6 @@ pub async fn serve(config: Config, program: PathBuf, wish: watch::Receiver<Wish>
     let (transport, reason) = Transport::choose(&config, &*engine, &info, &workspaces).await?;
     let description = format!("{}, workspaces {transport}", info.description);
     info!("builds run on {description}{}", reason.map(|reason| format!(": {reason}")).unwrap_or_default());
-    if transport == Transport::Upload {
-        warn!("limits.disk does not count what builds write into an uploaded workspace");
-    }
     let identity = Identity { credentials, instance: uuid::Uuid::new_v4(), engine: description };
 
     let (spool, checkout) = open_folders(&config, &work_dir, program)?;

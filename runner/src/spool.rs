@@ -12,6 +12,7 @@ use std::{
     fs::{self, File},
     io::{self, Write},
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use caisson_protocol::{AttemptId, AttemptReport, BuildSpec};
@@ -27,7 +28,7 @@ pub struct Assignment {
     /// Which attempt it is.
     pub attempt: AttemptId,
     /// What to run.
-    pub spec: BuildSpec,
+    pub spec: Arc<BuildSpec>,
     /// How long its log may become, in bytes.
     pub log_bytes_max: u64,
 }

@@ -53,6 +53,8 @@ export function build(parts: Partial<Build> = {}): Build {
     attempt: 0,
     runner: null,
     timeout_seconds: 3600,
+    limits: {},
+    network: 'bridge',
     queued_at: '2026-01-01T00:00:00Z',
     started_at: null,
     finished_at: null,

@@ -420,7 +420,7 @@ impl Scheduler {
         self.fleet.hold(runner, id);
         step.changes.push(Change::Assigned { attempt, runner: self.fleet.reference(runner) });
         let log_bytes_max = self.rules.log_bytes_max;
-        let assign = CoordinatorMessage::Assign { attempt, spec: spec.as_ref().clone(), log_bytes_max };
+        let assign = CoordinatorMessage::Assign { attempt, spec, log_bytes_max };
         self.send(runner, assign, step);
     }
 

@@ -1,7 +1,8 @@
 //! What the API shows, in the API's own words.
 
 use caisson_protocol::{
-    BuildId, Commit, Condition, ImageRef, Labels, Phases, RepositoryUrl, ResolvedCommit, RunnerId, Status,
+    BuildId, BuildLimits, Commit, Condition, ImageRef, Labels, Network, Phases, RepositoryUrl,
+    ResolvedCommit, RunnerId, Status,
 };
 use caisson_scheduler::{RunnerRef, RunnerView, WaitingBuild, WaitingFor};
 use serde::Serialize;
@@ -50,6 +51,10 @@ pub(super) struct Build {
     runner: Option<Runner>,
     /// How long an attempt may take.
     timeout_seconds: u32,
+    /// What it is held to, where that is less than its runner allows.
+    limits: BuildLimits,
+    /// What its container can reach at most.
+    network: Network,
     /// When it was accepted.
     #[serde(with = "time::serde::rfc3339")]
     queued_at: OffsetDateTime,
@@ -268,6 +273,8 @@ impl Build {
             attempt: latest.map_or(0, |attempt| attempt.number),
             runner: latest.map(|attempt| Runner::from(&attempt.runner)),
             timeout_seconds: spec.timeout_seconds.get(),
+            limits: spec.limits,
+            network: spec.network,
             queued_at: moment(record.queued_at),
             started_at: record.started_at.map(moment),
             finished_at: record.finished_at.map(moment),

@@ -9,9 +9,12 @@ use std::{
 };
 
 use axum::http::HeaderMap;
-use caisson_protocol::{BuildId, BuildSpec, Label, Labels, RepositoryUrl, TimeoutSeconds};
+use caisson_protocol::{
+    BuildId, BuildLimits, BuildSpec, Label, Labels, Network, RepositoryUrl, TimeoutSeconds,
+};
 use caisson_scheduler::{IdempotencyKey, Submission};
 use serde::Deserialize;
+use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 use utoipa::ToSchema;
 
@@ -47,6 +50,11 @@ pub(super) struct NewBuild {
     labels: BTreeSet<String>,
     /// How long an attempt may take, 1 second to 30 days.
     timeout_seconds: Option<u32>,
+    /// What it is held to, where that is less than its runner allows.
+    #[schema(value_type = Option<BuildLimits>)]
+    limits: Option<Map<String, Value>>,
+    /// What its container can reach: `none` for nothing but itself, `bridge` for what its runner allows.
+    network: Option<Network>,
 }
 
 /// What is changed of a build that is submitted again. What is left out stays as it was.
@@ -68,6 +76,11 @@ pub(super) struct Edits {
     labels: Option<BTreeSet<String>>,
     /// How long an attempt may take, 1 second to 30 days.
     timeout_seconds: Option<u32>,
+    /// What it is held to, where that is less than its runner allows, all of it.
+    #[schema(value_type = Option<BuildLimits>)]
+    limits: Option<Map<String, Value>>,
+    /// What its container can reach: `none` for nothing but itself, `bridge` for what its runner allows.
+    network: Option<Network>,
 }
 
 /// A build as it was, with what `body` changes.
@@ -94,6 +107,8 @@ impl Edits {
             env,
             labels: self.labels.unwrap_or_else(|| spec.labels.iter().map(ToString::to_string).collect()),
             timeout_seconds: Some(self.timeout_seconds.unwrap_or(spec.timeout_seconds.get())),
+            limits: self.limits.or_else(|| as_written(&spec.limits)),
+            network: Some(self.network.unwrap_or(spec.network)),
         }
     }
 }
@@ -166,8 +181,21 @@ impl NewBuild {
             timeout_seconds: timeout
                 .map_err(|error| invalid("timeout_seconds", &error))?
                 .unwrap_or(defaults.timeout),
+            limits: self.limits.map(limits).transpose()?.unwrap_or_default(),
+            network: self.network.unwrap_or_default(),
         })
     }
+}
+
+fn limits(given: Map<String, Value>) -> Result<BuildLimits, Problem> {
+    serde_path_to_error::deserialize(Value::Object(given)).map_err(|error| {
+        let field = format!("limits.{}", error.path());
+        invalid(field.trim_end_matches('.'), error.inner())
+    })
+}
+
+fn as_written(limits: &BuildLimits) -> Option<Map<String, Value>> {
+    serde_json::to_value(limits).ok().and_then(|value| value.as_object().cloned())
 }
 
 fn parse<T: FromStr<Err: Display>>(field: &str, text: &str) -> Result<T, Problem> {

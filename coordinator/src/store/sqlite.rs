@@ -16,7 +16,11 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
 use super::{BuildFilter, BuildKey, BuildRecord, Millis, Store, StoreError};
 
 /// What makes each version of the schema from the one before. A file's `user_version` says how many it has seen.
-const MIGRATIONS: [&str; 2] = [include_str!("sqlite/schema-1.sql"), include_str!("sqlite/schema-2.sql")];
+const MIGRATIONS: [&str; 3] = [
+    include_str!("sqlite/schema-1.sql"),
+    include_str!("sqlite/schema-2.sql"),
+    include_str!("sqlite/schema-3.sql"),
+];
 /// How long a statement waits for another process, such as a backup, to let go of the file.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 /// How many connections for reading are kept open.

@@ -15,7 +15,7 @@ use rustix::{
     io::Errno,
 };
 use tokio::time::{Instant, sleep};
-use tracing::debug;
+use tracing::warn;
 
 use crate::{
     engine::{ContainerId, Engine},
@@ -30,14 +30,20 @@ const PAUSE_RATIO: u32 = 20;
 /// Returns when what a container has written and its workspace together take more than `limit` bytes.
 pub(super) async fn exceeds(limit: u64, engine: &dyn Engine, container: &ContainerId, workspace: &Path) {
     let mut pause = PAUSE_MIN;
+    let mut is_told = false;
     loop {
         sleep(pause).await;
         let began = Instant::now();
         match written(engine, container, workspace).await {
             Ok(bytes) if bytes > limit => return,
             Ok(_) => {}
-            // An engine that is away is noticed by those who need it.
-            Err(error) => debug!("what a build has written can't be measured: {error}"),
+            // It is tried again, as an engine that is away comes back; each build tells it once.
+            Err(error) if !std::mem::replace(&mut is_told, true) => {
+                warn!(
+                    "container {container}: limits.disk can't be kept while what it wrote can't be measured: {error}"
+                );
+            }
+            Err(_) => {}
         }
         pause = PAUSE_MIN.max(began.elapsed() * PAUSE_RATIO);
     }

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
 
 use caisson_protocol::{
-    AttemptId, AttemptReport, ErrorReason, Outcome, Phases, ResolvedCommit, RunnerMessage,
+    AttemptId, AttemptReport, ErrorReason, Limit, Outcome, Phases, ResolvedCommit, RunnerMessage,
 };
 use tokio::time::Instant;
 use tracing::{info, warn};
@@ -15,6 +15,7 @@ use super::{
 };
 use crate::{
     checkout::CheckoutError,
+    config::{self, Limits},
     container::{Container, Prepared, RunError, StartError},
     engine::{ContainerRequest, EngineError, Exit, Image, ImageError},
     images::Use,
@@ -106,7 +107,8 @@ fn in_words(stop: Stop) -> &'static str {
 fn begin_log(attempt: &Arc<Attempt>) -> Log {
     let grown = Arc::clone(attempt);
     let grew = Arc::new(move |end| grown.log_grew(end));
-    Log::begin(attempt.folder.log_base(), attempt.assignment.log_bytes_max, grew)
+    let asked = attempt.assignment.spec.limits.log_bytes.map_or(u64::MAX, Limit::get);
+    Log::begin(attempt.folder.log_base(), attempt.assignment.log_bytes_max.min(asked), grew)
 }
 
 /// Completes the log, keeps the report on disk, and lets it be told.
@@ -264,6 +266,12 @@ impl Build<'_> {
         workspace: PathBuf,
     ) -> Result<Container, Cut> {
         let begun = Instant::now();
+        let spec = &self.attempt.assignment.spec;
+        if let Some(asked) = config::in_words(&spec.limits, spec.network) {
+            self.log
+                .say(format!("Held to what the build asks for, where its runner allows more: {asked}"))
+                .await;
+        }
         let request = self.request(commit, image, workspace.clone());
         self.container_made = true;
         let started = self.make_and_start(&request, workspace).await;
@@ -300,15 +308,19 @@ impl Build<'_> {
             command: spec.command.as_str().to_owned(),
             environment: theirs.chain(own).collect::<BTreeMap<_, _>>(),
             workspace: self.host.transport.mount(workspace),
-            limits: config.limits.clone(),
-            network: config.network,
+            limits: self.limits(),
+            network: config.network.narrowed_to(spec.network),
         }
+    }
+
+    fn limits(&self) -> Limits {
+        self.host.config.limits.lowered_to(&self.attempt.assignment.spec.limits)
     }
 
     /// Waits for the command's end, or stops it.
     async fn follow(&mut self, mut container: Container, image: &Image) -> Result<Outcome, Cut> {
         let workspace = self.host.workspaces.path(self.attempt.id().build);
-        let (limit, id) = (self.host.config.limits.disk, container.id().clone());
+        let (limit, id) = (self.limits().disk, container.id().clone());
         let mut wrote_too_much = false;
         let ended = tokio::select! {
             biased;

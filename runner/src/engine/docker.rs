@@ -10,6 +10,7 @@ mod error;
 mod images;
 mod probe;
 mod request;
+mod volumes;
 
 use std::{collections::HashMap, path::Path, sync::OnceLock, time::Duration};
 
@@ -22,14 +23,14 @@ use bollard::{
         RemoveVolumeOptions,
     },
 };
-use caisson_protocol::ImageRef;
+use caisson_protocol::{ImageRef, Network};
 use tokio::{sync::Mutex, time::timeout};
 
 use super::{
     Archive, ContainerId, ContainerRequest, Engine, EngineError, EngineInfo, Exit, Image, ImageError, Output,
     Owned, OwnedKind, Signal,
 };
-use crate::config::{EngineConfig, ImageConfig, Network, RunnerName};
+use crate::config::{EngineConfig, ImageConfig, RunnerName};
 
 pub use request::network_name;
 
@@ -52,8 +53,20 @@ pub struct DockerEngine {
     deadline: Duration,
     /// Docker lets two networks have one name, so only one is made at a time.
     network: Mutex<()>,
-    /// Who speaks, once it was asked.
-    dialect: OnceLock<Dialect>,
+    /// Docker measures all its volumes at once, and for one at a time.
+    measuring: Mutex<()>,
+    /// What it has said of itself, once it was asked.
+    facts: OnceLock<Facts>,
+}
+
+/// What an engine has said of itself.
+#[derive(Debug, Clone, Default)]
+struct Facts {
+    dialect: Dialect,
+    /// How many processors it has.
+    processors: Option<u32>,
+    /// The newest version of its API, such as `1.41`.
+    api: String,
 }
 
 /// Who speaks Docker's language.
@@ -72,6 +85,16 @@ impl Dialect {
     }
 }
 
+impl Facts {
+    fn of(info: &SystemInfo, version: &SystemVersion) -> Self {
+        Self {
+            dialect: Dialect::of(version),
+            processors: info.ncpu.and_then(|processors| u32::try_from(processors).ok()),
+            api: version.api_version.clone().unwrap_or_default(),
+        }
+    }
+}
+
 impl DockerEngine {
     /// The engine at an address. Nothing is asked of it yet.
     ///
@@ -86,7 +109,8 @@ impl DockerEngine {
             host,
             deadline: config.deadline.0,
             network: Mutex::new(()),
-            dialect: OnceLock::new(),
+            measuring: Mutex::new(()),
+            facts: OnceLock::new(),
         })
     }
 
@@ -102,8 +126,8 @@ impl DockerEngine {
         }
     }
 
-    fn dialect(&self) -> Dialect {
-        self.dialect.get().copied().unwrap_or_default()
+    fn facts(&self) -> Facts {
+        self.facts.get().cloned().unwrap_or_default()
     }
 
     fn probe_deadline(&self) -> Duration {
@@ -175,7 +199,7 @@ impl Engine for DockerEngine {
         .await
         .map_err(|_| self.silent("info", self.probe_deadline()))?
         .map_err(|error| error::of_call(&self.host, error))?;
-        let _ = self.dialect.set(Dialect::of(&version));
+        let _ = self.facts.set(Facts::of(&info, &version));
         Ok(EngineInfo {
             description: describe(&version),
             architecture: version.arch.unwrap_or_default(),

@@ -145,7 +145,7 @@ async fn an_assignment_that_comes_twice_runs_once() {
     let world = World::new().await;
     let spec = world.spec("echo once >> /workspace/runs; cat /workspace/runs");
     let attempt = world.coordinator.assign(spec.clone());
-    world.coordinator.say(CoordinatorMessage::Assign { attempt, spec, log_bytes_max: 1 << 20 });
+    world.coordinator.say(CoordinatorMessage::Assign { attempt, spec: spec.into(), log_bytes_max: 1 << 20 });
     assert_eq!(world.outcome(attempt).await, Outcome::Succeeded);
     assert_eq!(world.coordinator.log_text(attempt, Stream::Stdout), "once\n");
     world.ends_clean().await;

@@ -2,7 +2,10 @@
 
 use caisson_protocol::{AttemptId, FailureNote, Outcome, Stream};
 
+use serde_json::json;
+
 use super::World;
+use crate::world::{docker, image_with, spec_from};
 
 impl World {
     fn printed(&self, attempt: AttemptId) -> String {
@@ -39,17 +42,30 @@ async fn memory_that_is_not_there_ends_what_asks_for_it() {
     world.ends_clean().await;
 }
 
+/// Wherever it writes: beside its workspace, in it, or where its image has a volume.
 #[tokio::test]
 async fn a_command_that_writes_too_much_is_killed_for_it() {
-    let world = World::with(&["capacity=2", "limits.disk=16MiB"]).await;
-    let hog = world.submit("dd if=/dev/zero of=/large bs=1M count=40 2>/dev/null; echo wrote; sleep 1000");
-    let modest = world.submit("dd if=/dev/zero of=/small bs=1M count=4 2>/dev/null; sleep 3; echo fine");
+    let world = World::with(&["capacity=4", "limits.disk=16MiB"]).await;
+    let image = image_with("VOLUME /data");
+    let hog = |place: &str| {
+        let fill = format!("dd if=/dev/zero of={place}/large bs=1M count=40 2>/dev/null; echo wrote; sleep 1000");
+        world.submit_in(&image, &fill)
+    };
+    let hogs = ["/root", ".", "/data"].map(|place| (place, hog(place)));
+    let modest = world.submit_in(
+        &image,
+        "for place in / . /data; do dd if=/dev/zero of=$place/small bs=1M count=4 2>/dev/null; done; sleep 5; echo fine",
+    );
     let killed = Outcome::Failed { exit_code: 137, note: Some(FailureNote::DiskLimit) };
-    assert_eq!(world.outcome(hog).await, killed);
-    assert_eq!(world.printed(hog), "wrote\n");
-    let said = world.coordinator.log_text(hog, Stream::Caisson);
-    assert!(said.contains("limits.disk (16"), "{said}");
+    for (place, hog) in hogs {
+        assert_eq!(world.outcome(hog).await, killed, "{place}");
+        assert_eq!(world.printed(hog), "wrote\n");
+        let said = world.coordinator.log_text(hog, Stream::Caisson);
+        assert!(said.contains("limits.disk (16"), "{said}");
+    }
     assert_eq!(world.outcome(modest).await, Outcome::Succeeded);
+    world.runner.becomes_empty().await;
+    docker(&["rmi", "--force", &image]);
     world.ends_clean().await;
 }
 
@@ -64,6 +80,73 @@ async fn a_command_gets_its_share_of_the_processors_and_no_more() {
     let printed = world.printed(hog);
     let throttled: u32 = printed.trim().trim_start_matches("nr_throttled ").parse().unwrap();
     assert!(throttled >= 5, "{printed}");
+    world.ends_clean().await;
+}
+
+#[tokio::test]
+async fn a_build_is_held_to_less_where_it_asks_for_less_and_never_gets_more() {
+    let allowed = ["limits.memory=256MiB", "limits.cpus=1", "limits.pids=200", "limits.nofile=512", "network=bridge"];
+    let world = World::with(&[&["capacity=3"], allowed.as_slice()].concat()).await;
+    let ready = "echo ready; while [ ! -e go ]; do sleep 0.05; done";
+    let build = |limits: serde_json::Value, network: &str| {
+        let mut value = serde_json::to_value(world.spec(ready)).unwrap();
+        value["limits"] = limits;
+        value["network"] = network.into();
+        world.coordinator.assign(spec_from(value))
+    };
+    let less = build(
+        json!({ "memory_bytes": 32 << 20, "cpus": 0.5, "pids": 50, "nofile": 100, "shm_bytes": 1 << 20 }),
+        "none",
+    );
+    let more = json!({ "memory_bytes": 1u64 << 40, "cpus": 64, "pids": 4_000_000, "nofile": 65_536, "shm_bytes": 1u64 << 40 });
+    let (more, nothing) = (build(more, "bridge"), build(json!({}), "bridge"));
+    let made = |attempt: AttemptId| {
+        let format = "{{.Memory}} {{.MemorySwap}} {{.NanoCpus}} {{.PidsLimit}} {{.ShmSize}} {{.NetworkMode}}";
+        let format = format!("{{{{with .HostConfig}}}}{format} {{{{range .Ulimits}}}}{{{{.Name}}}}={{{{.Hard}}}} {{{{end}}}}{{{{end}}}}");
+        docker(&["inspect", "--format", &format, &format!("caisson-{attempt}")])
+    };
+    for attempt in [less, more, nothing] {
+        world.coordinator.prints(attempt, "ready").await;
+    }
+    assert_eq!(made(less), "33554432 33554432 500000000 50 1048576 none core=0 nofile=100");
+    let allowed = format!("268435456 268435456 1000000000 200 67108864 caisson-{} core=0 nofile=512", world.runner.name);
+    assert_eq!([made(more), made(nothing)], [allowed.clone(), allowed]);
+    let said = |attempt| world.coordinator.log_text(attempt, Stream::Caisson);
+    assert!(said(less).contains("memory 32MiB, cpus 0.5, pids 50, nofile 100, shm 1MiB, no network"), "{}", said(less));
+    assert!(!said(nothing).contains("asks for"), "{}", said(nothing));
+    for attempt in [less, more, nothing] {
+        world.go(attempt);
+        assert_eq!(world.outcome(attempt).await, Outcome::Succeeded);
+    }
+    world.ends_clean().await;
+}
+
+/// What is less can't be asked for: it would not be the build that fails.
+#[tokio::test]
+async fn the_least_that_can_be_asked_for_is_enough_to_begin() {
+    let world = World::new().await;
+    let mut value = serde_json::to_value(world.spec("echo begun; seq 1 40000; echo done")).unwrap();
+    value["limits"] = json!({
+        "memory_bytes": 16 << 20, "cpus": 0.01, "pids": 16, "nofile": 64, "shm_bytes": 64 << 10, "disk_bytes": 1 << 20,
+        "log_bytes": 64 << 10,
+    });
+    let attempt = world.coordinator.assign(spec_from(value));
+    let report = world.coordinator.finished(attempt).await;
+    assert_eq!(report.outcome, Outcome::Succeeded);
+    assert!(report.log_bytes <= 64 << 10, "{}", report.log_bytes);
+    let printed = world.printed(attempt);
+    assert!(printed.starts_with("begun\n") && printed.ends_with("done\n"), "{printed}");
+    world.ends_clean().await;
+}
+
+#[tokio::test]
+async fn a_build_that_asks_for_less_disk_is_killed_for_less() {
+    let world = World::new().await;
+    let mut value = serde_json::to_value(world.spec("head -c 8m /dev/zero > large; sleep 1000")).unwrap();
+    value["limits"] = json!({ "disk_bytes": 4 << 20 });
+    let attempt = world.coordinator.assign(spec_from(value));
+    let killed = Outcome::Failed { exit_code: 137, note: Some(FailureNote::DiskLimit) };
+    assert_eq!(world.outcome(attempt).await, killed);
     world.ends_clean().await;
 }
 

@@ -7,7 +7,8 @@ use caisson_runner::engine::Owned;
 
 use crate::world::{Kind, WorldWith, spec_from};
 
-/// The runner's engine obeys every law. The runner has `capacity=4` and `limits.memory=64MiB`.
+/// The runner's engine obeys every law. The runner has `capacity=4`, `limits.memory=64MiB` and
+/// `limits.disk=64MiB`.
 pub(crate) async fn hold_in<K: Kind>(world: &WorldWith<K>) {
     prints_to_the_byte(world).await;
     ends_as_it_ends(world).await;
@@ -76,6 +77,9 @@ async fn keeps_to_its_limits<K: Kind>(world: &WorldWith<K>) {
     let outcome = world.outcome(hog).await;
     // A busy Docker, and any Podman, does not note that it was for memory.
     assert!(matches!(outcome, Outcome::Failed { exit_code: 137, .. }), "{outcome:?}");
+    let writer = world.submit("head -c 80m /dev/zero > large; sleep 1000");
+    let outcome = world.outcome(writer).await;
+    assert_eq!(outcome.reason(), Some("disk_limit"), "{outcome:?}");
     let attempt = succeeds(
         world,
         "grep -E 'NoNewPrivs|CapEff' /proc/self/status | cut -f 2; ulimit -c; mount -t tmpfs none /mnt 2>/dev/null || echo no",

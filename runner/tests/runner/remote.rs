@@ -7,10 +7,11 @@ use caisson_protocol::Outcome;
 
 use crate::{
     laws,
-    world::{Auto, Dockerd, Podman, Runner, WorldWith},
+    world::{Auto, Dockerd, Kind, Podman, Runner, Upload, WorldWith},
 };
 
-const SETTINGS: [&str; 4] = ["capacity=4", "limits.memory=64MiB", "limits.nofile=1024", "engine.deadline=5s"];
+const SETTINGS: [&str; 5] =
+    ["capacity=4", "limits.memory=64MiB", "limits.disk=64MiB", "limits.nofile=1024", "engine.deadline=5s"];
 
 fn with<'a>(settings: &'a [String], further: &[&'a str]) -> Vec<&'a str> {
     settings.iter().map(String::as_str).chain(further.iter().copied()).collect()
@@ -27,9 +28,18 @@ async fn the_laws_hold_on_the_machines_engine() {
 
 #[tokio::test]
 async fn the_laws_hold_on_podman() {
+    hold_on_podman::<Auto>().await;
+}
+
+#[tokio::test]
+async fn the_laws_hold_on_podman_into_which_workspaces_are_uploaded() {
+    hold_on_podman::<Upload>().await;
+}
+
+async fn hold_on_podman<K: Kind>() {
     let engine = Podman::start().await;
     let host = engine.host();
-    let mut world = WorldWith::<Auto>::with(&with(&[format!("engine.host={host}")], &SETTINGS)).await;
+    let mut world = WorldWith::<K>::with(&with(&[format!("engine.host={host}")], &SETTINGS)).await;
     world.runner.looked_at_through(&host);
     assert!(world.runner.log().contains("Podman"), "{}", world.runner.log());
     laws::hold_in(&world).await;

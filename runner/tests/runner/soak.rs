@@ -28,7 +28,7 @@ fn submit(world: &World, attempt: Option<AttemptId>, code: u8) -> AttemptId {
     let spec = world.spec(&format!("seq 1 2000; sleep 0.{}; exit {code}", random(4)));
     let Some(before) = attempt else { return world.coordinator.assign(spec) };
     let attempt = AttemptId { number: before.number + 1, ..before };
-    world.coordinator.say(CoordinatorMessage::Assign { attempt, spec, log_bytes_max: 1 << 20 });
+    world.coordinator.say(CoordinatorMessage::Assign { attempt, spec: spec.into(), log_bytes_max: 1 << 20 });
     attempt
 }
 

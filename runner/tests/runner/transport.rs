@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, io, os::unix::fs::symlink, path::Path, time::Duration};
 
 use bytes::Bytes;
-use caisson_protocol::{AttemptId, BuildId, Outcome, Stream};
+use caisson_protocol::{AttemptId, BuildId, Network, Outcome, Stream};
 use caisson_runner::{
     config::Config,
     engine::{
@@ -153,7 +153,7 @@ impl Waiting {
             environment: BTreeMap::new(),
             workspace: WorkspaceMount::Volume,
             limits: config.limits,
-            network: caisson_runner::config::Network::None,
+            network: Network::None,
         };
         let id = engine.create(&request).await.unwrap();
         Self { engine, id, attempt }

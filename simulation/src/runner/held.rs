@@ -50,7 +50,7 @@ pub(super) enum Stop {
 /// An attempt that is held.
 pub(super) struct Attempt {
     pub(super) stage: Stage,
-    pub(super) spec: BuildSpec,
+    pub(super) spec: Arc<BuildSpec>,
     pub(super) stop: watch::Sender<Option<Stop>>,
     log_end: u64,
     acknowledged: u64,
@@ -130,8 +130,8 @@ impl Builds {
     }
 
     /// What a finished attempt was made from plays no part any more.
-    fn any_spec(&self) -> BuildSpec {
-        crate::people::spec(0, &self.world.plan.scripts[0])
+    fn any_spec(&self) -> Arc<BuildSpec> {
+        Arc::new(crate::people::spec(0, &self.world.plan.scripts[0]))
     }
 
     pub(super) fn name(&self) -> &str {
@@ -139,7 +139,7 @@ impl Builds {
     }
 
     /// Takes an attempt on. One that is held already goes on as it is.
-    pub(super) fn assign(&self, id: AttemptId, spec: BuildSpec) {
+    pub(super) fn assign(&self, id: AttemptId, spec: Arc<BuildSpec>) {
         let mut memory = self.memory();
         if memory.held.contains_key(&id) {
             self.world.count("assignment came twice");
@@ -266,7 +266,10 @@ impl Builds {
     }
 
     /// What an attempt was made from, and who is told that it is to be stopped.
-    pub(super) fn assignment(&self, id: AttemptId) -> Option<(BuildSpec, watch::Receiver<Option<Stop>>)> {
+    pub(super) fn assignment(
+        &self,
+        id: AttemptId,
+    ) -> Option<(Arc<BuildSpec>, watch::Receiver<Option<Stop>>)> {
         let memory = self.memory();
         memory.held.get(&id).map(|attempt| (attempt.spec.clone(), attempt.stop.subscribe()))
     }
@@ -430,7 +433,7 @@ impl Folder {
 }
 
 impl Attempt {
-    fn new(stage: Stage, spec: BuildSpec, log_end: u64) -> Self {
+    fn new(stage: Stage, spec: Arc<BuildSpec>, log_end: u64) -> Self {
         let stop = watch::Sender::new(None);
         Self { stage, spec, stop, log_end, acknowledged: 0, sent: 0, told: None }
     }

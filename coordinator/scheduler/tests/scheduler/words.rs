@@ -3,8 +3,8 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use caisson_protocol::{
-    AttemptReport, BuildId, BuildSpec, Condition, Environment, ErrorReason, Label, Labels, Outcome, Phases,
-    Registration, ResolvedCommit, RunnerId,
+    AttemptReport, BuildId, BuildLimits, BuildSpec, Condition, Environment, ErrorReason, Label, Labels,
+    Network, Outcome, Phases, Registration, ResolvedCommit, RunnerId,
 };
 use caisson_scheduler::{IdempotencyKey, Rules, Submission};
 use uuid::Uuid;
@@ -40,6 +40,8 @@ pub(crate) fn spec(wanted: &[&str]) -> Arc<BuildSpec> {
         env: Environment::default(),
         labels: labels(wanted),
         timeout_seconds: 60.try_into().unwrap(),
+        limits: BuildLimits::default(),
+        network: Network::default(),
     })
 }
 

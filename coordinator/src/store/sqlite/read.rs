@@ -14,7 +14,7 @@ const KEYS_MAX: u32 = 100_000;
 
 const BUILD: &str =
     "SELECT number, id, repository_url, commit_name, command, image, env, labels, timeout_seconds,
-    status, result_reason, result_message, exit_code, queued_at, started_at, finished_at";
+    status, result_reason, result_message, exit_code, queued_at, started_at, finished_at, limits, network";
 
 /// Ended builds that have all `:pieces`, as the index has them one after the other: a cross join is not turned around.
 const INDEXED: &str = "(SELECT rowid AS found FROM builds_text WHERE builds_text MATCH :pieces)
@@ -175,6 +175,8 @@ fn build_row(row: &Row<'_>) -> Result<BuildRecord> {
         env: json(row, 6)?,
         labels: json(row, 7)?,
         timeout_seconds: timeout.try_into().map_err(|error| damaged(8, Box::new(error)))?,
+        limits: json(row, 16)?,
+        network: json(row, 17)?,
     };
     Ok(BuildRecord {
         id: parsed(row, 1)?,

@@ -58,9 +58,9 @@ fn submitted(transaction: &Connection, submission: &Submission, number: u64, at:
     run(
         transaction,
         "INSERT INTO builds (number, id, repository_url, commit_name, command, image, env, labels, timeout_seconds,
-            status, queued_at, key, key_digest)
+            limits, network, status, queued_at, key, key_digest)
          VALUES (:number, :id, :repository_url, :commit, :command, :image, :env, :labels, :timeout_seconds,
-            'queued', :at, :key, :key_digest)",
+            :limits, :network, 'queued', :at, :key, :key_digest)",
         named_params! {
             ":number": count(number),
             ":id": submission.id.to_string(),
@@ -71,6 +71,8 @@ fn submitted(transaction: &Connection, submission: &Submission, number: u64, at:
             ":env": json(&spec.env)?,
             ":labels": json(&spec.labels)?,
             ":timeout_seconds": spec.timeout_seconds.get(),
+            ":limits": json(&spec.limits)?,
+            ":network": json(&spec.network)?,
             ":at": at,
             ":key": submission.key.as_ref().map(|key| &key.key),
             ":key_digest": submission.key.as_ref().map(|key| &key.digest),

@@ -127,7 +127,10 @@ async fn the_end_of_a_log_is_told_as_it_grows() {
 #[tokio::test]
 async fn a_build_is_submitted_again_with_changes_and_keeps_what_nobody_is_shown() {
     let house = House::start().await;
-    let body = json!({"commit": "main", "command": "a", "env": {"KEEP": "secret", "DROP": "x"}, "timeout_seconds": 60});
+    let body = json!({
+        "commit": "main", "command": "a", "env": {"KEEP": "secret", "DROP": "x"}, "timeout_seconds": 60,
+        "limits": {"pids": 100, "cpus": 0.3}, "network": "none",
+    });
     let first = Answer::to(house.person(Method::POST, "/api/v1/builds").body(body.to_string())).await.json();
     let rerun = |edits: Value| {
         let path = format!("/api/v1/builds/{}/rerun", first["id"].as_str().unwrap());
@@ -136,6 +139,9 @@ async fn a_build_is_submitted_again_with_changes_and_keeps_what_nobody_is_shown(
     let second = Answer::to(rerun(json!({"command": "b", "env": {"DROP": null, "NEW": "y"}}))).await.json();
     assert_eq!((&second["command"], &second["commit"]), (&json!("b"), &json!("main")));
     assert_eq!((&second["env"], &second["timeout_seconds"]), (&json!(["KEEP", "NEW"]), &json!(60)));
+    assert_eq!((&second["limits"], &second["network"]), (&json!({"pids": 100, "cpus": 0.3}), &json!("none")));
+    let third = Answer::to(rerun(json!({"limits": {"pids": 50}, "network": "bridge"}))).await.json();
+    assert_eq!((&third["limits"], &third["network"]), (&json!({"pids": 50}), &json!("bridge")));
     let refused = Answer::to(rerun(json!({"image": "not an image"}))).await;
     assert_eq!((refused.status, refused.json()["field"].clone()), (422, json!("image")));
     assert_eq!(Answer::to(rerun(json!({"commmand": "b"}))).await.status, 400);

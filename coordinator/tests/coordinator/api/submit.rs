@@ -31,7 +31,7 @@ async fn a_build_is_taken_and_shown_with_all_its_fields() {
         .submit(&json!({
             "commit": "v1.0", "command": "make test", "repository_url": "https://example.org/other.git",
             "image": "busybox:1", "env": { "B": "secret value", "A": "" }, "labels": ["gpu", "arm64"],
-            "timeout_seconds": 60,
+            "timeout_seconds": 60, "limits": { "memory_bytes": 536_870_912, "cpus": 1.5 }, "network": "none",
         }))
         .await;
     assert_eq!(answer.status, 201, "{}", answer.text());
@@ -47,7 +47,7 @@ async fn a_build_is_taken_and_shown_with_all_its_fields() {
             "commit": "v1.0", "resolved_commit": null, "command": "make test", "image": "busybox:1",
             "env": ["A", "B"], "labels": ["arm64", "gpu"], "status": "queued", "reason": null,
             "message": null, "exit_code": null, "attempt": 0, "runner": null, "timeout_seconds": 60,
-            "queued_at": queued_at, "started_at": null, "finished_at": null, "queue_position": 1,
+            "limits": { "memory_bytes": 536_870_912, "cpus": 1.5 }, "network": "none", "queued_at": queued_at, "started_at": null, "finished_at": null, "queue_position": 1,
             "waiting_for": { "code": "no_runner", "message": "no runner is registered" },
             "log_bytes": null, "attempts": [],
         })
@@ -62,6 +62,7 @@ async fn what_a_build_does_not_say_is_the_coordinators_default() {
     let build = house.submit(&build()).await.json();
     assert_eq!(build["repository_url"], "https://example.org/team/app.git");
     assert_eq!((&build["image"], &build["timeout_seconds"]), (&json!("debian:bookworm-slim"), &json!(3600)));
+    assert_eq!((&build["limits"], &build["network"]), (&json!({}), &json!("bridge")));
 }
 
 #[tokio::test]
@@ -106,6 +107,18 @@ async fn every_wrong_value_is_refused_with_the_field_it_is_in_and_nothing_is_sto
         assert_eq!(answer.problem(), (422, "invalid_field".into()), "{field}: {value}");
         assert_eq!(answer.json()["field"], field, "{value}");
     }
+    let wrong = [
+        ("limits.memory_bytes", json!({ "memory_bytes": 512 })),
+        ("limits.memory_bytes", json!({ "memory_bytes": "512MiB" })),
+        ("limits.cpus", json!({ "cpus": 0 })),
+        ("limits.pids", json!({ "pids": 1, "cpus": 1 })),
+        ("limits.privileged", json!({ "privileged": true })),
+    ];
+    for (field, value) in wrong {
+        let answer = house.submit(&with("limits", value.clone())).await;
+        assert_eq!(answer.problem(), (422, "invalid_field".into()), "{value}");
+        assert_eq!(answer.json()["field"], field, "{value}");
+    }
     for field in ["commit", "command"] {
         let mut without = build();
         without.as_object_mut().unwrap().remove(field);
@@ -130,6 +143,8 @@ async fn every_wrong_kind_of_value_is_refused_with_the_field_it_is_in() {
         ("timeout_seconds", json!("1h"), "timeout_seconds"),
         ("timeout_seconds", json!(-1), "timeout_seconds"),
         ("timeout_seconds", json!(1.5), "timeout_seconds"),
+        ("limits", json!("512MiB"), "limits"),
+        ("network", json!("host"), "network"),
         ("comand", json!("make"), "comand"),
     ];
     for (name, value, field) in wrong {

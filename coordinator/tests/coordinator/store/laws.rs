@@ -1,7 +1,7 @@
 //! What holds of every store.
 
 use caisson_coordinator::store::{AttemptResult, BuildFilter, BuildKey, StoreError};
-use caisson_protocol::{ErrorReason, FailureNote, Outcome, RunnerId, Status};
+use caisson_protocol::{ErrorReason, FailureNote, Network, Outcome, RunnerId, Status};
 use caisson_scheduler::{AttemptEnd, Change, IdempotencyKey, RememberedKey, Submission};
 
 use super::*;
@@ -396,6 +396,9 @@ async fn a_specification_reads_back_as_written(shelf: Shelf) {
         spec.env = serde_json::from_str(r#"{"A": "x=\"1\"\n", "EMPTY": "", "Z_9": "\ud83e\udd80"}"#).unwrap();
         spec.labels = serde_json::from_str(r#"["gpu", "arch=arm64"]"#).unwrap();
         spec.timeout_seconds = 1.try_into().unwrap();
+        spec.limits =
+            serde_json::from_str(r#"{"memory_bytes": 67108864, "cpus": 0.01, "log_bytes": 65536}"#).unwrap();
+        spec.network = Network::None;
         spec.command = "printf '%s\\n' \"$A\"\n\tdone; '; DROP TABLE builds; --".parse().unwrap();
     });
     let Change::Submitted { submission, .. } = &written else { unreachable!() };

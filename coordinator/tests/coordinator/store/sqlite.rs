@@ -18,7 +18,7 @@ fn many(from: u64) -> Vec<Change> {
 }
 
 #[tokio::test]
-async fn builds_that_ended_before_there_was_an_index_are_found() {
+async fn builds_of_an_older_release_are_found_and_read() {
     let folder = TempDir::new().unwrap();
     let path = folder.path().join("caisson.db");
     let old = Connection::open(&path).unwrap();
@@ -35,6 +35,8 @@ async fn builds_that_ended_before_there_was_an_index_are_found() {
     let shelf = Shelf { store: Arc::new(open(&path)), folder: Some(folder) };
     assert_eq!(shelf.numbers(with_text("make old")).await, [1]);
     assert_eq!(shelf.numbers(with_text("make new")).await, NONE);
+    let spec = shelf.find(1).await.spec;
+    assert!(spec.limits.is_empty() && spec.network.is_bridge());
 }
 
 fn error_of(path: &Path) -> String {

@@ -1,8 +1,11 @@
 //! One container: made, attached to, waited for, asked how it ended.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering},
+use std::{
+    collections::BTreeSet,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use bollard::{
@@ -19,7 +22,7 @@ use caisson_protocol::Stream;
 use futures_util::StreamExt;
 use tokio::time::timeout;
 
-use super::{DockerEngine, error, request};
+use super::{DockerEngine, error, request, volumes};
 use crate::engine::{
     Archive, ContainerId, ContainerRequest, EngineError, Exit, Image, Output, Signal, container_name,
 };
@@ -35,7 +38,7 @@ pub(super) async fn create(
         name: Some(container_name(request.attempt)),
         ..CreateContainerOptions::default()
     };
-    let create = engine.docker.create_container(Some(options), request::body(request, engine.dialect()));
+    let create = engine.docker.create_container(Some(options), request::body(request, &engine.facts()));
     Ok(ContainerId(engine.call("create container", create).await?.id))
 }
 
@@ -144,11 +147,16 @@ pub(super) async fn has_shell(
     Ok(false)
 }
 
+/// Its own layer, and the volumes that it has: its workspace's, and those that its image declares.
 pub(super) async fn written(engine: &DockerEngine, container: &ContainerId) -> Result<u64, EngineError> {
     let options = InspectContainerOptions { size: true };
     let inspect = engine.docker.inspect_container(&container.0, Some(options));
     let found = engine.call("measure container", inspect).await?;
-    Ok(found.size_rw.and_then(|bytes| u64::try_from(bytes).ok()).unwrap_or_default())
+    let layer = found.size_rw.and_then(|bytes| u64::try_from(bytes).ok()).unwrap_or_default();
+    let mounts = found.mounts.into_iter().flatten();
+    let of_volumes = mounts.filter(|mount| mount.typ.as_deref() == Some("volume"));
+    let names: BTreeSet<String> = of_volumes.filter_map(|mount| mount.name).collect();
+    Ok(layer + volumes::bytes(engine, &names).await?)
 }
 
 pub(super) async fn kill(

@@ -7,10 +7,11 @@ use bollard::models::{
     ContainerCreateBody, HealthConfig, HostConfig, HostConfigLogConfig, Mount, MountType, MountVolumeOptions,
     ResourcesUlimits, RestartPolicy, RestartPolicyNameEnum,
 };
+use caisson_protocol::Network;
 
-use super::{Dialect, label};
+use super::{Dialect, Facts, label};
 use crate::{
-    config::{Limits, Network, RunnerName},
+    config::{Limits, RunnerName},
     engine::{ContainerRequest, WORKSPACE, WorkspaceMount, container_name},
 };
 
@@ -27,7 +28,7 @@ pub fn network_name(runner: &RunnerName) -> String {
 }
 
 /// The request that makes a build's container.
-pub(super) fn body(request: &ContainerRequest, dialect: Dialect) -> ContainerCreateBody {
+pub(super) fn body(request: &ContainerRequest, facts: &Facts) -> ContainerCreateBody {
     ContainerCreateBody {
         image: Some(request.image.clone()),
         entrypoint: Some(vec!["sh".into(), "-ec".into()]),
@@ -41,7 +42,7 @@ pub(super) fn body(request: &ContainerRequest, dialect: Dialect) -> ContainerCre
         tty: Some(false),
         attach_stdout: Some(true),
         attach_stderr: Some(true),
-        host_config: Some(host_config(request, dialect)),
+        host_config: Some(host_config(request, facts)),
         ..ContainerCreateBody::default()
     }
 }
@@ -83,7 +84,7 @@ pub(super) fn bind(folder: &Path, target: &str) -> Mount {
     }
 }
 
-fn host_config(request: &ContainerRequest, dialect: Dialect) -> HostConfig {
+fn host_config(request: &ContainerRequest, facts: &Facts) -> HostConfig {
     // What is written is bounded by the runner.
     let Limits { memory, cpus, pids, nofile, shm, disk: _ } = &request.limits;
     let memory = memory.map(|size| i64::try_from(size.0).unwrap_or(i64::MAX));
@@ -102,9 +103,9 @@ fn host_config(request: &ContainerRequest, dialect: Dialect) -> HostConfig {
         // With swap on top, a limit would only be where a build begins to crawl.
         memory,
         memory_swap: memory,
-        nano_cpus: nano_cpus(*cpus),
+        nano_cpus: nano_cpus(*cpus, facts.processors),
         pids_limit: Some(i64::from(pids.get())),
-        ulimits: Some(ulimits(*nofile, pids.get(), dialect)),
+        ulimits: Some(ulimits(*nofile, pids.get(), facts.dialect)),
         shm_size: i64::try_from(shm.0).ok(),
         // The first process of a container ignores SIGTERM unless it handles it; the engine's init passes it on.
         init: Some(true),
@@ -120,11 +121,12 @@ fn host_config(request: &ContainerRequest, dialect: Dialect) -> HostConfig {
     }
 }
 
-/// Whole billionths of a processor. No host has so many that the number would not fit.
+/// Whole billionths of a processor. As many as there are is no limit, and more than there are Docker refuses to give.
 #[expect(clippy::cast_possible_truncation, reason = "a float becomes the nearest whole number in range")]
-fn nano_cpus(cpus: f64) -> Option<i64> {
+fn nano_cpus(cpus: f64, processors: Option<u32>) -> Option<i64> {
     let nano_cpus = (cpus * 1e9).round() as i64;
-    (nano_cpus > 0).then_some(nano_cpus)
+    let all = processors.map_or(i64::MAX, |processors| i64::from(processors) * 1_000_000_000);
+    (1..all).contains(&nano_cpus).then_some(nano_cpus)
 }
 
 /// No core dumps, which would land wherever the host's kernel was told to put them; and open files where a limit is set.
@@ -164,26 +166,40 @@ mod tests {
         }
     }
 
+    fn facts(dialect: Dialect) -> Facts {
+        Facts { dialect, processors: Some(2), ..Facts::default() }
+    }
+
     #[test]
     fn a_container_is_made_from_exactly_this() {
-        let body = serde_json::to_value(body(&request(), Dialect::Docker)).unwrap();
+        let body = serde_json::to_value(body(&request(), &facts(Dialect::Docker))).unwrap();
         insta::assert_json_snapshot!("container", body);
     }
 
     #[test]
     fn a_volume_differs_from_a_folder_in_nothing_else() {
-        let bound = host_config(&request(), Dialect::Docker);
+        let bound = host_config(&request(), &facts(Dialect::Docker));
         let request = ContainerRequest { workspace: WorkspaceMount::Volume, ..request() };
-        let mut uploaded = host_config(&request, Dialect::Docker);
+        let mut uploaded = host_config(&request, &facts(Dialect::Docker));
         let volume = serde_json::to_value(uploaded.mounts.take()).unwrap();
         insta::assert_json_snapshot!("volume", volume);
         assert_eq!(HostConfig { mounts: bound.mounts.clone(), ..uploaded }, bound);
     }
 
     #[test]
+    fn no_more_processors_are_asked_for_than_there_are() {
+        assert_eq!(nano_cpus(0.5, Some(2)), Some(500_000_000));
+        assert_eq!(nano_cpus(1.999, Some(2)), Some(1_999_000_000));
+        for all in [0.0, 2.0, 64.0] {
+            assert_eq!(nano_cpus(all, Some(2)), None, "{all}");
+        }
+        assert_eq!(nano_cpus(64.0, None), Some(64_000_000_000));
+    }
+
+    #[test]
     fn podman_is_told_how_many_processes_a_user_may_have() {
         let names = |dialect| {
-            let limits = host_config(&request(), dialect).ulimits.unwrap_or_default();
+            let limits = host_config(&request(), &facts(dialect)).ulimits.unwrap_or_default();
             limits.into_iter().filter_map(|limit| limit.name).collect::<Vec<_>>()
         };
         assert_eq!(names(Dialect::Docker), ["core", "nofile"]);

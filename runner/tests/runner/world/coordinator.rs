@@ -109,7 +109,7 @@ impl Coordinator {
 
     pub(crate) fn assign_with(&self, spec: BuildSpec, log_bytes_max: u64) -> AttemptId {
         let attempt = AttemptId { build: BuildId(uuid::Uuid::now_v7()), number: 1 };
-        self.say(CoordinatorMessage::Assign { attempt, spec, log_bytes_max });
+        self.say(CoordinatorMessage::Assign { attempt, spec: spec.into(), log_bytes_max });
         attempt
     }
 

@@ -173,6 +173,15 @@ pub(crate) fn docker(arguments: &[&str]) -> String {
     String::from_utf8_lossy(&output.stdout).trim().to_owned()
 }
 
+/// The test image with a change, such as `VOLUME /data`, under a name of its own.
+pub(crate) fn image_with(change: &str) -> String {
+    let image = format!("caisson-test-changed:{}", uuid::Uuid::new_v4().simple());
+    let container = docker(&["create", IMAGE]);
+    docker(&["commit", "--change", change, &container, &image]);
+    docker(&["rm", &container]);
+    image
+}
+
 /// Looks again and again until something is so.
 pub(crate) async fn until(what: &str, mut so: impl AsyncFnMut() -> bool) {
     let found = tokio::time::timeout(PATIENCE, async {

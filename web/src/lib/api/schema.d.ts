@@ -629,6 +629,8 @@ export interface components {
             image: components["schemas"]["ImageRef"];
             /** @description The labels its runner must have. */
             labels: components["schemas"]["Labels"];
+            /** @description What it is held to, where that is less than its runner allows. */
+            limits: components["schemas"]["BuildLimits"];
             /**
              * Format: int64
              * @description How long the log of its latest attempt is, once that has ended.
@@ -636,6 +638,8 @@ export interface components {
             log_bytes: number | null;
             /** @description The same, for people. */
             message: string | null;
+            /** @description What its container can reach at most. */
+            network: components["schemas"]["Network"];
             /**
              * Format: int64
              * @description Its number: builds are counted in the order of submission.
@@ -673,6 +677,54 @@ export interface components {
          * @description A build's identity: a UUID of version 7, so ids sort by the time of submission.
          */
         BuildId: string;
+        /**
+         * @description What a build is held to, where that is less than its runner allows. The least values are what a container takes to
+         *     begin at all; one below them was most likely meant in another unit.
+         */
+        BuildLimits: {
+            /**
+             * Format: double
+             * @description Processors, in parts of one.
+             * @example 1.5
+             */
+            cpus?: number | null;
+            /**
+             * Format: int64
+             * @description What it may write, the workspace and its container together, in bytes.
+             * @example 1073741824
+             */
+            disk_bytes?: number | null;
+            /**
+             * Format: int64
+             * @description The log of each attempt, in bytes.
+             * @example 16777216
+             */
+            log_bytes?: number | null;
+            /**
+             * Format: int64
+             * @description Memory, swap included, in bytes.
+             * @example 536870912
+             */
+            memory_bytes?: number | null;
+            /**
+             * Format: int64
+             * @description Open files of each process.
+             * @example 1024
+             */
+            nofile?: number | null;
+            /**
+             * Format: int64
+             * @description Processes and threads.
+             * @example 512
+             */
+            pids?: number | null;
+            /**
+             * Format: int64
+             * @description Shared memory under `/dev/shm`, in bytes.
+             * @example 67108864
+             */
+            shm_bytes?: number | null;
+        };
         /** @description A page of builds, newest first. */
         BuildPage: {
             /** @description The builds. */
@@ -736,6 +788,8 @@ export interface components {
             image?: string | null;
             /** @description Labels that the runner must have, all of them. */
             labels?: string[] | null;
+            limits?: components["schemas"]["BuildLimits"] | null;
+            network?: components["schemas"]["Network"] | null;
             /** @description Where the code comes from. */
             repository_url?: string | null;
             /**
@@ -833,6 +887,11 @@ export interface components {
             /** @enum {string} */
             type: "end";
         };
+        /**
+         * @description What a build's container can reach.
+         * @enum {string}
+         */
+        Network: "bridge" | "none";
         /** @description A build to run. */
         NewBuild: {
             /**
@@ -856,6 +915,8 @@ export interface components {
             image?: string | null;
             /** @description Labels that the runner must have. */
             labels?: string[];
+            limits?: components["schemas"]["BuildLimits"] | null;
+            network?: components["schemas"]["Network"] | null;
             /**
              * @description Where the code comes from; the coordinator's own default when it is left out.
              * @example https://example.org/team/app.git

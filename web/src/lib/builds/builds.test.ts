@@ -94,8 +94,11 @@ describe('the form', () => {
     expect(toNewBuild({ ...draft, env: 'A=1\n\nB=x=y', labels: 'gpu, linux', timeout: '15m' })).toEqual({
       repository_url: 'https://x/a.git', commit: 'main', command: 'a && b', env: { A: '1', B: 'x=y' }, labels: ['gpu', 'linux'], timeout_seconds: 900,
     });
+    expect(toNewBuild({ ...draft, limits: 'memory 512MiB, cpus 1.5', network: 'none' })).toMatchObject({
+      limits: { memory_bytes: 536_870_912, cpus: 1.5 }, network: 'none',
+    });
     expect(toNewBuild(draft)).not.toHaveProperty('image');
-    expect(toEdits(draft)).toMatchObject({ labels: [] });
+    expect(toEdits(draft)).toMatchObject({ labels: [], limits: {}, network: 'bridge' });
   });
   test('says what is wrong with a field', () => {
     expect(toNewBuild({ ...draft, env: 'A' })).toMatchObject({ field: 'env' });

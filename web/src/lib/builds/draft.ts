@@ -1,5 +1,6 @@
 /** The form that starts a build: what is typed, where it comes from, and what is sent. */
 import type { Build, Edits, NewBuild } from '../api/client';
+import * as limits from './limits';
 
 export interface Draft {
   repository_url: string;
@@ -10,9 +11,13 @@ export interface Draft {
   env: string;
   labels: string;
   timeout: string;
+  /** `memory 512MiB, cpus 1.5`. */
+  limits: string;
+  /** `none`, or nothing for what the runner allows. */
+  network: '' | 'none';
 }
 
-export const EMPTY: Draft = { repository_url: '', commit: '', command: '', image: '', env: '', labels: '', timeout: '' };
+export const EMPTY: Draft = { repository_url: '', commit: '', command: '', image: '', env: '', labels: '', timeout: '', limits: '', network: '' };
 const KEY = 'caisson.draft';
 
 /** The last submission, so that the next one begins with it. Values of variables are not kept: they may be secrets. */
@@ -44,6 +49,8 @@ export function fromLink(query: URLSearchParams): Draft | null {
     env: query.getAll('env').join('\n'),
     labels: query.get('labels') ?? '',
     timeout: query.get('timeout') ?? '',
+    limits: query.get('limits') ?? '',
+    network: query.get('network') === 'none' ? 'none' : '',
   };
   return Object.values(draft).some((value) => value !== '') ? draft : null;
 }
@@ -51,7 +58,7 @@ export function fromLink(query: URLSearchParams): Draft | null {
 /** The link that fills the form in like this. */
 export function toLink(draft: Draft, origin: string): string {
   const query = new URLSearchParams();
-  const names: [string, keyof Draft][] = [['repository', 'repository_url'], ['commit', 'commit'], ['command', 'command'], ['image', 'image'], ['labels', 'labels'], ['timeout', 'timeout']];
+  const names: [string, keyof Draft][] = [['repository', 'repository_url'], ['commit', 'commit'], ['command', 'command'], ['image', 'image'], ['labels', 'labels'], ['timeout', 'timeout'], ['limits', 'limits'], ['network', 'network']];
   for (const [name, field] of names) if (draft[field]) query.set(name, draft[field]);
   return `${origin}/new?${query}`;
 }
@@ -65,6 +72,8 @@ export function fromBuild(build: Build): Draft {
     env: '',
     labels: build.labels.join(', '),
     timeout: String(build.timeout_seconds),
+    limits: limits.written(build.limits),
+    network: build.network === 'none' ? 'none' : '',
   };
 }
 
@@ -79,6 +88,8 @@ export function toNewBuild(draft: Draft): NewBuild | Mistake {
   const timeout = seconds(draft.timeout);
   if ('message' in env) return env;
   if (typeof timeout === 'object') return timeout;
+  const held = limits.read(draft.limits);
+  if ('message' in held) return held;
   const labels = labelsOf(draft.labels);
   return {
     commit: draft.commit.trim(),
@@ -88,6 +99,8 @@ export function toNewBuild(draft: Draft): NewBuild | Mistake {
     ...(draft.env.trim() && { env: env.values }),
     ...(labels.length && { labels }),
     ...(timeout !== undefined && { timeout_seconds: timeout }),
+    ...(draft.limits.trim() && { limits: held }),
+    ...(draft.network && { network: draft.network }),
   };
 }
 
@@ -95,7 +108,7 @@ export function toNewBuild(draft: Draft): NewBuild | Mistake {
 export function toEdits(draft: Draft): Edits | Mistake {
   const fresh = toNewBuild(draft);
   if ('message' in fresh) return fresh;
-  return { ...fresh, labels: labelsOf(draft.labels) };
+  return { limits: {}, network: 'bridge', ...fresh, labels: labelsOf(draft.labels) };
 }
 
 const labelsOf = (text: string): string[] => text.split(/[\s,]+/).filter(Boolean);

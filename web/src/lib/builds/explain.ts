@@ -62,7 +62,7 @@ function failed({ exit_code, reason }: Ended): Explanation {
     return { fault: 'command', title: 'Out of memory', text: `The container reached its memory limit, and the command ended with ${exit_code}.` };
   }
   if (reason === 'disk_limit') {
-    return { fault: 'command', title: 'Too much written', text: 'The workspace and the container together grew beyond what the runner allows (limits.disk), and the command was killed.' };
+    return { fault: 'command', title: 'Too much written', text: 'The workspace and the container together grew beyond limits.disk, the runner’s or the build’s own, and the command was killed.' };
   }
   const signal = reason === 'killed_by_signal' && exit_code !== null ? exit_code - 128 : null;
   if (signal !== null) {

@@ -26,6 +26,7 @@ use tracing::{info, warn};
 use crate::{
     checkout::Checkout,
     config::Config,
+    disks::Disks,
     engine::Engine,
     health::Health,
     images::Images,
@@ -55,6 +56,8 @@ pub struct Host {
     pub checkout: Checkout,
     /// Which images are the runner's own.
     pub images: Images,
+    /// What builds need room on.
+    pub disks: Disks,
     /// Whether builds can run at all.
     pub health: Health,
 }

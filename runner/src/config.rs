@@ -37,7 +37,7 @@ pub struct Config {
     pub work_dir: PathBuf,
     /// How workspaces get into containers.
     pub workspace: WorkspaceConfig,
-    /// No build begins while the disk of `work_dir` has less room than this.
+    /// No build begins while the disk of `work_dir`, or the engine's on the same host, has less room than this.
     pub disk_free_min: ByteSize,
     /// How long the coordinator is looked for.
     pub connect: Connect,

@@ -88,6 +88,8 @@ pub struct EngineInfo {
     pub architecture: String,
     /// Whether root in a container is somebody else on its host.
     pub remaps_users: bool,
+    /// Where its images and containers are, on its host.
+    pub root: Option<PathBuf>,
     /// What it can't do that builds are promised.
     pub warnings: Vec<String>,
 }

@@ -1,10 +1,9 @@
-//! Whether this runner can run builds at all: its engine answers, and its disk has room.
+//! Whether this runner can run builds at all: its engine answers, and its disks have room.
 //!
 //! While it can't, the coordinator knows, and gives it none; one that had been on its way is given back. It is over by
 //! itself as soon as the cause is.
 
 use std::{
-    path::PathBuf,
     sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -16,7 +15,6 @@ use tracing::{info, warn};
 use crate::{
     builds::{Builds, Outbox},
     sweep::{self, SharedNetwork},
-    workspace::blocking,
 };
 
 /// How often is looked.
@@ -108,24 +106,10 @@ async fn look(builds: &Builds) -> Option<String> {
     if let Err(error) = host.engine.check().await {
         return Some(short(error.to_string()));
     }
-    let wanted = host.config.disk_free_min;
-    let free = free_bytes(host.workspaces.root().to_owned()).await.filter(|free| *free < wanted.0)?;
-    Some(format!(
-        "the disk of work_dir has {} MiB left, less than disk_free_min ({wanted}): make room on it",
-        free / (1024 * 1024)
-    ))
+    host.disks.lack().await.map(short)
 }
 
 fn short(mut why: String) -> String {
     why.truncate(why.floor_char_boundary(Condition::UNHEALTHY_BYTES_MAX));
     why
-}
-
-/// What is free under a folder. `None` where the system does not say, which is no reason to run nothing.
-async fn free_bytes(folder: PathBuf) -> Option<u64> {
-    let asked = blocking(move || {
-        let disk = rustix::fs::statvfs(&folder)?;
-        Ok(disk.f_bavail * disk.f_frsize)
-    });
-    asked.await.ok()
 }

@@ -14,6 +14,7 @@ use crate::{
     checkout::Checkout,
     config::{Config, EngineConfig, TokenError},
     connection::{self, ConnectionError, Credentials, Identity},
+    disks::Disks,
     engine::{Engine, EngineError, EngineInfo, docker::DockerEngine},
     health::{self, Health},
     images::Images,
@@ -87,9 +88,11 @@ pub async fn serve(config: Config, program: PathBuf, wish: watch::Receiver<Wish>
 
     let (spool, checkout) = open_folders(&config, &work_dir, program)?;
     let images = Images::open(&work_dir.path).map_err(|cause| work_dir.error(cause))?;
-    let architecture = info.architecture;
-    let health = Health::default();
-    let host = Host { config, engine, architecture, workspaces, transport, checkout, images, health };
+    let (architecture, health) = (info.architecture, Health::default());
+    // What is bound is on one host with the engine.
+    let engine_root = info.root.filter(|_| transport == Transport::Bind);
+    let disks = Disks::new(workspaces.root(), engine_root, config.disk_free_min);
+    let host = Host { config, engine, architecture, workspaces, transport, checkout, images, disks, health };
     let builds = Builds::new(Arc::new(host), spool);
     builds.restore().await.map_err(|cause| work_dir.error(cause))?;
     sweep::once(&builds, SharedNetwork::Keep).await;

@@ -204,6 +204,7 @@ impl Engine for DockerEngine {
             description: describe(&version),
             architecture: version.arch.unwrap_or_default(),
             remaps_users: remaps_users(&info),
+            root: info.docker_root_dir.as_ref().map(Into::into),
             warnings: shortcomings(&info),
         })
     }

@@ -3,7 +3,7 @@
 use caisson_protocol::{ErrorReason, Outcome, Stream};
 
 use super::World;
-use crate::world::{Repository, names, servers, spec, spec_from};
+use crate::world::{Entry, Repository, names, servers, spec, spec_from};
 
 async fn error(world: &World, url: &str, commit: &str) -> (ErrorReason, String) {
     let attempt = world.coordinator.assign(spec(url, commit, "true"));
@@ -200,6 +200,65 @@ async fn hooks_templates_and_the_hosts_settings_stay_out() {
     let printed = world.coordinator.log_text(attempt, Stream::Stdout);
     assert!(!printed.contains("post-checkout"), "{printed}");
     assert!(printed.contains("o   n   e  \\n"), "{printed}");
+    world.ends_clean().await;
+}
+
+/// Whatever a repository calls its files, no checkout writes beside its workspace, or into its `.git`.
+#[tokio::test]
+async fn names_that_lead_elsewhere_lead_nowhere() {
+    let world = World::with(&["capacity=5"]).await;
+    let elsewhere = tempfile::tempdir().unwrap();
+    let target = elsewhere.path().to_str().unwrap();
+    let folder = Entry::Folder;
+    let escape = [("100644", b"escaped".as_slice(), Entry::File("x"))];
+    let hooks =
+        [("40000", b"hooks".as_slice(), folder(&[("100755", b"post-checkout", Entry::File("#!/bin/sh\n"))]))];
+    let repository = &world.repository;
+    repository.branch_with_tree("up", &[("40000", b"..", folder(&escape))]);
+    repository.branch_with_tree("slash", &[("100644", b"../../escaped", Entry::File("x"))]);
+    repository.branch_with_tree("git", &[("40000", b".git", folder(&hooks))]);
+    repository.branch_with_tree("capitals", &[("40000", b".GIT", folder(&hooks))]);
+    repository
+        .branch_with_tree("link", &[("120000", b"l", Entry::File(target)), ("40000", b"l", folder(&escape))]);
+
+    let look = "ls .git/hooks .GIT/hooks 2>/dev/null | grep -q post-checkout && touch broken; test ! -e .git/hooks/post-checkout";
+    let attempts = ["up", "slash", "git", "capitals", "link"]
+        .map(|branch| (branch, world.coordinator.assign(spec(&world.repository.url(), branch, look))));
+    for (branch, attempt) in attempts {
+        let outcome = world.outcome(attempt).await;
+        let refused = matches!(&outcome, Outcome::Errored { reason: ErrorReason::CloneFailed, .. });
+        assert!(refused || outcome == Outcome::Succeeded, "{branch}: {outcome:?}");
+    }
+    assert_eq!(names(elsewhere.path()), [""; 0]);
+    world.runner.becomes_empty().await;
+    let beside = names(&world.runner.work_dir());
+    assert!(!beside.iter().any(|name| name == "escaped"), "{beside:?}");
+    world.ends_clean().await;
+}
+
+#[tokio::test]
+async fn names_that_are_only_strange_are_kept_to_the_byte() {
+    let world = World::new().await;
+    world.repository.branch_with_tree(
+        "strange",
+        &[
+            ("100644", b"-rf", Entry::File("1")),
+            ("100644", b"Case", Entry::File("2")),
+            ("100644", b"case", Entry::File("3")),
+            ("100644", b"new\nline", Entry::File("4")),
+            ("100644", b"\xff\xfe not UTF-8", Entry::File("5")),
+        ],
+    );
+    let attempt = world.coordinator.assign(spec(
+        &world.repository.url(),
+        "strange",
+        "for file in *; do echo \"$file\"; done; cat ./*",
+    ));
+    assert_eq!(world.outcome(attempt).await, Outcome::Succeeded);
+    assert_eq!(
+        world.coordinator.log(attempt, Stream::Stdout),
+        b"-rf\nCase\ncase\nnew\nline\n\xff\xfe not UTF-8\n12345"
+    );
     world.ends_clean().await;
 }
 

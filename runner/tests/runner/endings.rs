@@ -154,18 +154,28 @@ async fn an_image_without_a_shell_is_the_images_fault_and_a_missing_command_is_n
 
 #[tokio::test]
 async fn cancel_ends_also_what_ignores_it() {
-    let world = World::with(&["capacity=2"]).await;
+    let world = World::with(&["capacity=4", "limits.pids=100"]).await;
     let stubborn = world
         .submit("trap '' TERM INT HUP; (while :; do sleep 1; done) & echo ready; while :; do sleep 1; done");
     let polite = world.submit("trap 'echo tidied up; exit 0' TERM; echo ready; while :; do sleep 0.1; done");
-    for attempt in [stubborn, polite] {
+    // Has left its parents and its session, and holds neither output.
+    let daemon = world.submit(
+        "(setsid sh -c \"trap '' TERM; (while :; do sleep 1; done) & while :; do sleep 1; done\" >/dev/null 2>&1 &); \
+         echo ready; sleep 1000",
+    );
+    // There are always new ones, none of which lives for long.
+    let forks = world.submit(
+        "for i in 1 2 3; do (trap '' TERM; while :; do (setsid true &); done) & done; echo ready; exec sleep 1000",
+    );
+    for attempt in [stubborn, polite, daemon, forks] {
         world.coordinator.prints(attempt, "ready").await;
         world.coordinator.say(CoordinatorMessage::Cancel { attempt });
         // Asking twice is asking once.
         world.coordinator.say(CoordinatorMessage::Cancel { attempt });
     }
-    assert_eq!(world.outcome(stubborn).await, Outcome::Canceled);
-    assert_eq!(world.outcome(polite).await, Outcome::Canceled);
+    for attempt in [stubborn, polite, daemon, forks] {
+        assert_eq!(world.outcome(attempt).await, Outcome::Canceled);
+    }
     assert!(world.coordinator.log_text(polite, Stream::Stdout).contains("tidied up"));
     world.runner.becomes_empty().await;
     world.ends_clean().await;

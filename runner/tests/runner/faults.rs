@@ -151,16 +151,6 @@ async fn whenever_the_engine_is_killed_or_frozen_no_build_fails_and_nothing_is_l
 }
 
 #[tokio::test]
-async fn a_full_disk_is_the_runners_trouble_and_over_when_there_is_room() {
-    let world = World::with(&["disk_free_min=1EiB"]).await;
-    let why = world.coordinator.unhealthy().await;
-    assert!(why.contains("disk_free_min") && why.contains("make room"), "{why}");
-    let attempt = world.submit("true");
-    world.coordinator.released(attempt).await;
-    world.ends_clean().await;
-}
-
-#[tokio::test]
 async fn an_engine_that_is_restarted_while_it_pulls_is_not_the_images_failure() {
     let mut engine = Dockerd::start().await;
     let world = World::on(&engine, &QUICK).await;

@@ -8,6 +8,7 @@
 
 mod checkout;
 mod connection;
+mod disk;
 mod images;
 mod laws;
 mod remote;

@@ -13,7 +13,7 @@ use std::{
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
-use super::{IMAGE, certificates, until};
+use super::{IMAGE, Tmpfs, certificates, until};
 
 /// A private engine, with the test image and without a network.
 pub(crate) struct Dockerd {
@@ -21,6 +21,7 @@ pub(crate) struct Dockerd {
     containerd: Child,
     dockerd: Child,
     remote: Option<Remote>,
+    disk: Option<Tmpfs>,
 }
 
 /// What makes an engine a remote one: a port, and certificates for it and for who uses it.
@@ -30,20 +31,26 @@ struct Remote {
 
 impl Dockerd {
     pub(crate) async fn start() -> Self {
-        Self::start_with(None, None).await
+        Self::start_with(None, None, None).await
+    }
+
+    /// An engine that has its images and containers on a disk of its own.
+    pub(crate) async fn start_on(disk: &str) -> Self {
+        Self::start_with(None, None, Some(disk)).await
     }
 
     /// An engine that is reached over TCP and TLS, and that does not see what is in `unseen`.
     pub(crate) async fn start_remote(unseen: &Path) -> Self {
         // dockerd can't be told to choose a port, so one that was free a moment ago is taken.
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        Self::start_with(Some(Remote { port }), Some(unseen)).await
+        Self::start_with(Some(Remote { port }), Some(unseen), None).await
     }
 
-    async fn start_with(remote: Option<Remote>, unseen: Option<&Path>) -> Self {
+    async fn start_with(remote: Option<Remote>, unseen: Option<&Path>, disk: Option<&str>) -> Self {
         assert!(rustix::process::geteuid().is_root(), "an engine of the test's own needs root");
         let home = tempfile::tempdir().unwrap();
         let path = |name: &str| home.path().join(name).to_str().unwrap().to_owned();
+        let disk = disk.map(|options| Tmpfs::mount(&home.path().join("data"), options));
         fs::write(
             path("containerd.toml"),
             "version = 2\ndisabled_plugins = [\"io.containerd.grpc.v1.cri\"]\n",
@@ -73,7 +80,7 @@ impl Dockerd {
             certificates::make(home.path());
         }
         let dockerd = spawn_dockerd(home.path(), &containerd, remote.as_ref());
-        let engine = Self { home, containerd, dockerd, remote };
+        let engine = Self { home, containerd, dockerd, remote, disk };
         engine.answers().await;
         let load = format!("docker save {IMAGE} | docker -H {} load", engine.host());
         let loaded = Command::new("sh").args(["-c", &load]).output().unwrap();
@@ -83,6 +90,11 @@ impl Dockerd {
 
     pub(crate) fn host(&self) -> String {
         format!("unix://{}", self.home.path().join("docker.sock").display())
+    }
+
+    /// The disk of its own.
+    pub(crate) fn disk(&self) -> &Tmpfs {
+        self.disk.as_ref().expect("it was started on one")
     }
 
     /// What a runner needs to reach it as a remote one.

@@ -8,6 +8,7 @@ pub(crate) mod registry;
 pub(crate) mod repository;
 pub(crate) mod runner;
 pub(crate) mod servers;
+pub(crate) mod tmpfs;
 
 use std::{marker::PhantomData, path::Path, process::Command, time::Duration};
 
@@ -23,8 +24,9 @@ pub(crate) use coordinator::Coordinator;
 pub(crate) use dockerd::Dockerd;
 pub(crate) use podman::Podman;
 pub(crate) use registry::Registry;
-pub(crate) use repository::Repository;
+pub(crate) use repository::{Entry, Repository};
 pub(crate) use runner::Runner;
+pub(crate) use tmpfs::Tmpfs;
 
 /// How long anything may take in these tests. Far beyond what is expected, so that a slow machine fails none.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);

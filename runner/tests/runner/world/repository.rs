@@ -8,6 +8,13 @@ use std::{
 
 use git2::{Oid, Signature};
 
+/// What is under a name in a tree that is written by hand.
+pub(crate) enum Entry<'a> {
+    /// A file's content, or where a symbolic link leads.
+    File(&'a str),
+    Folder(&'a [(&'a str, &'a [u8], Entry<'a>)]),
+}
+
 /// A repository with one branch, `main`.
 pub(crate) struct Repository {
     pub(crate) path: PathBuf,
@@ -69,6 +76,28 @@ impl Repository {
         let tree = self.git.find_tree(id).unwrap();
         let reference = format!("refs/heads/{branch}");
         self.git.commit(Some(&reference), &author, &author, "A bomb", &tree, &[]).unwrap();
+    }
+
+    /// Adds a branch whose commit has one folder, written as it is given: `mode name` and what is in it.
+    pub(crate) fn branch_with_tree(&self, branch: &str, entries: &[(&str, &[u8], Entry<'_>)]) {
+        let tree = self.tree(entries);
+        let author = Signature::now("A User", "user@example.org").unwrap();
+        let tree = self.git.find_tree(tree).unwrap();
+        let reference = format!("refs/heads/{branch}");
+        self.git.commit(Some(&reference), &author, &author, "As no git would write it", &tree, &[]).unwrap();
+    }
+
+    /// No library writes names that lead elsewhere, so this is written by hand.
+    fn tree(&self, entries: &[(&str, &[u8], Entry<'_>)]) -> Oid {
+        let mut bytes = Vec::new();
+        for (mode, name, entry) in entries {
+            let id = match entry {
+                Entry::File(content) => self.git.blob(content.as_bytes()).unwrap(),
+                Entry::Folder(entries) => self.tree(entries),
+            };
+            bytes.extend_from_slice(&[mode.as_bytes(), b" ", name, b"\0", id.as_bytes()].concat());
+        }
+        self.git.odb().unwrap().write(git2::ObjectType::Tree, &bytes).unwrap()
     }
 
     fn commit_onto(&self, parent: Option<Oid>, reference: Option<&str>, files: &[(&str, &str)]) -> String {

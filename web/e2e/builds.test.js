@@ -78,6 +78,33 @@ test('a build is started, followed and rerun, and another window sees it', async
   assert.equal(await page.getByLabel('Command').inputValue(), 'exit 7');
 });
 
+test('a build is held to limits of its own, also when it is run again', async () => {
+  const page = await world.person();
+  await page.goto('/new');
+  await page.getByLabel('Repository').fill(world.repository);
+  await page.getByLabel('Commit').fill('main');
+  await page.getByLabel('Command').fill('ls /sys/class/net; head -c 40m /dev/zero | tail -c 40m | wc -c');
+  await page.getByText('Environment, labels, limits, network').click();
+  const limits = page.getByLabel('Limits', { exact: true });
+  await limits.fill('memory 512');
+  await page.getByRole('button', { name: 'Start build' }).click();
+  await page.getByText('“memory 512” is no limit').waitFor();
+  await limits.fill('memory 5MiB');
+  await page.getByRole('button', { name: 'Start build' }).click();
+  await page.getByText('not between 16777216').waitFor();
+  await limits.fill('memory 32MiB, pids 50');
+  await page.getByLabel('Network').selectOption('None');
+  await page.getByRole('button', { name: 'Start build' }).click();
+  await page.waitForURL(/\/builds\/\d+$/);
+  await page.getByText('Limits of its own: memory 32MiB, pids 50, no network').waitFor();
+  await page.getByRole('definition').getByText('memory 32MiB, pids 50, no network').waitFor();
+  await statusIs(page, 'Succeeded');
+  await page.getByText('Killed', { exact: true }).waitFor();
+  await page.getByRole('link', { name: 'Edit and rerun' }).click();
+  await eventually('the form has them', async () => (await limits.inputValue()) === 'memory 32MiB, pids 50');
+  assert.equal(await page.getByLabel('Network').inputValue(), 'none');
+});
+
 test('a running build is canceled', async () => {
   const { number } = await world.submit('echo begun; sleep 300');
   const page = await world.person();

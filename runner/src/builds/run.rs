@@ -269,7 +269,7 @@ impl Build<'_> {
         let spec = &self.attempt.assignment.spec;
         if let Some(asked) = config::in_words(&spec.limits, spec.network) {
             self.log
-                .say(format!("Held to what the build asks for, where its runner allows more: {asked}"))
+                .say(format!("Limits of its own: {asked}"))
                 .await;
         }
         let request = self.request(commit, image, workspace.clone());

@@ -27,6 +27,9 @@ const PAUSE_MIN: Duration = Duration::from_secs(2);
 /// How many times longer than a measurement the pause after it is: a tree of a million files costs its build little.
 const PAUSE_RATIO: u32 = 20;
 
+/// What an entry of a folder takes at least: no disk has room for empty files without end.
+const ENTRY_BYTES_MIN: u64 = 4096;
+
 /// Returns when what a container has written and its workspace together take more than `limit` bytes.
 pub(super) async fn exceeds(limit: u64, engine: &dyn Engine, container: &ContainerId, workspace: &Path) {
     let mut pause = PAUSE_MIN;
@@ -81,7 +84,7 @@ fn bytes_in(folder: &Path) -> io::Result<u64> {
             } else if stat.st_nlink > 1 && !linked.insert((stat.st_dev, stat.st_ino)) {
                 continue;
             }
-            bytes += u64::try_from(stat.st_blocks).unwrap_or_default() * 512;
+            bytes += ENTRY_BYTES_MIN.max(u64::try_from(stat.st_blocks).unwrap_or_default() * 512);
         }
     }
     Ok(bytes)
@@ -110,9 +113,13 @@ mod tests {
     }
 
     #[test]
-    fn a_hole_takes_nothing() {
+    fn a_hole_takes_nothing_and_many_empty_files_do() {
         let home = tempfile::tempdir().unwrap();
         fs::File::create(home.path().join("hole")).unwrap().set_len(1024 * MIB).unwrap();
         assert!(bytes_in(home.path()).unwrap() < MIB);
+        for number in 0..512 {
+            fs::write(home.path().join(number.to_string()), "").unwrap();
+        }
+        assert!(bytes_in(home.path()).unwrap() >= 2 * MIB);
     }
 }

@@ -21,7 +21,8 @@ pub(crate) fn submission(bytes: &[u8]) {
 }
 
 pub(crate) fn edits(bytes: &[u8]) {
-    let given = br#"{"commit": "main", "command": "make", "env": {"A": "1", "B": "2"}, "labels": ["gpu"]}"#;
+    let given = br#"{"commit": "main", "command": "make", "env": {"A": "1", "B": "2"}, "labels": ["gpu"],
+        "limits": {"cpus": 0.3, "memory_bytes": 67108864}, "network": "none"}"#;
     let spec = http::read_submission(given, &DEFAULTS).expect("this is a submission");
     if let Ok(edited) = http::read_edits(&spec, bytes, &DEFAULTS) {
         survives(&edited);

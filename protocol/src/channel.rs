@@ -212,6 +212,10 @@ pub struct AttemptReport {
     /// The commit that was checked out, if it came to that.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resolved_commit: Option<ResolvedCommit>,
+    /// The digest of the image, where it came so far and the engine knows one. Said again here, since a `started` that
+    /// came late, or never, tells nothing any more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image_digest: Option<String>,
     /// The length of its whole log, in bytes.
     pub log_bytes: u64,
 }

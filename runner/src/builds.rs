@@ -265,6 +265,13 @@ impl Builds {
         self.news.send_replace(());
     }
 
+    /// Nobody acknowledges the end of an attempt that was dropped while it ended.
+    async fn forget_if_dropped(&self, attempt: &Attempt) {
+        if self.get(attempt.id()).is_none() {
+            self.forget(attempt).await;
+        }
+    }
+
     fn remove_folder(self: &Arc<Self>, attempt: Arc<Attempt>) {
         self.tasks.spawn(async move {
             let (id, folder) = (attempt.id(), attempt.folder.clone());

@@ -9,6 +9,8 @@ use caisson_protocol::{Labels, Network};
 use caisson_settings::{ByteSize, Loaded, Period, Secret, SettingsError, Sources};
 use serde::{Deserialize, Serialize};
 
+use crate::engine::Owner;
+
 pub use limits::{Limits, in_words};
 pub use values::{CoordinatorUrl, EngineHost, RunnerName};
 
@@ -310,6 +312,12 @@ pub enum TokenError {
 }
 
 impl Config {
+    /// Whose the things are that this runner makes on its engine.
+    #[must_use]
+    pub fn owner(&self) -> Owner {
+        Owner { runner: self.name.clone(), coordinator: self.coordinator_url.clone() }
+    }
+
     /// The token that registers the runner.
     ///
     /// # Errors

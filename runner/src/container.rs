@@ -6,7 +6,7 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use tokio::{
     task::{JoinError, JoinHandle},
-    time::timeout,
+    time::{Instant, sleep, timeout},
 };
 use tracing::warn;
 
@@ -18,6 +18,8 @@ use crate::{
 
 /// How long output may be held open, by a process that was left behind, after the command has ended.
 const DRAIN_DEADLINE: Duration = Duration::from_secs(5);
+/// For how many times its deadline an engine may be away while a command runs.
+const AWAY_DEADLINES_MAX: u32 = 10;
 /// How long a container takes to be gone after SIGKILL, at most.
 const KILL_DEADLINE: Duration = Duration::from_secs(20);
 
@@ -25,12 +27,14 @@ const KILL_DEADLINE: Duration = Duration::from_secs(20);
 pub struct Prepared {
     engine: Arc<dyn Engine>,
     id: ContainerId,
+    deadline: Duration,
 }
 
 /// A container in which a command runs.
 pub struct Container {
     engine: Arc<dyn Engine>,
     id: ContainerId,
+    deadline: Duration,
     pump: Pump,
 }
 
@@ -55,13 +59,18 @@ pub enum RunError {
 }
 
 impl Prepared {
-    /// Makes a container. Whoever drops this future does not know whether there is one.
+    /// Makes a container on an engine that has `deadline` to answer. Whoever drops this future does not know whether
+    /// there is one.
     ///
     /// # Errors
     /// When the engine fails.
-    pub async fn make(engine: Arc<dyn Engine>, request: &ContainerRequest) -> Result<Self, EngineError> {
+    pub async fn make(
+        engine: Arc<dyn Engine>,
+        deadline: Duration,
+        request: &ContainerRequest,
+    ) -> Result<Self, EngineError> {
         let id = engine.create(request).await?;
-        Ok(Self { engine, id })
+        Ok(Self { engine, id, deadline })
     }
 
     /// Brings the checkout into it.
@@ -77,10 +86,10 @@ impl Prepared {
     /// # Errors
     /// [`EngineError::Refused`] from the start means that the image can't run a shell.
     pub async fn start(self, log: LogSender) -> Result<Container, StartError> {
-        let Self { engine, id } = self;
+        let Self { engine, id, deadline } = self;
         let output = engine.attach(&id).await.map_err(StartError::Attach)?;
         engine.start(&id).await.map_err(StartError::Start)?;
-        Ok(Container { engine, id, pump: Pump::Running(tokio::spawn(log.pump(output))) })
+        Ok(Container { engine, id, deadline, pump: Pump::Running(tokio::spawn(log.pump(output))) })
     }
 }
 
@@ -90,20 +99,34 @@ impl Container {
     /// # Errors
     /// When the engine or the log failed meanwhile.
     pub async fn ended(&mut self) -> Result<Exit, RunError> {
-        let wait = self.engine.wait(&self.id);
-        tokio::pin!(wait);
-        loop {
-            tokio::select! {
-                waited = &mut wait => {
-                    waited.map_err(removed)?;
-                    break;
-                }
-                pumped = self.pump.ended() => pumped?,
-            }
+        let (engine, id) = (Arc::clone(&self.engine), self.id.clone());
+        tokio::select! {
+            waited = engine.wait(&id) => waited.map_err(removed)?,
+            untold = untold(&*engine, &id, self.deadline) => untold?,
+            failed = self.pump.failed() => return Err(failed),
         }
         // An engine that shuts down ends its containers first, and would report their end as the command's own.
         self.engine.check().await?;
-        self.engine.inspect(&self.id).await.map_err(removed)
+        self.exit().await
+    }
+
+    /// Kills the command, and tells how it has ended.
+    ///
+    /// # Errors
+    /// As for [`Self::ended`], and when it can't be killed.
+    pub async fn kill(&mut self) -> Result<Exit, RunError> {
+        self.engine.kill(&self.id, Signal::Kill).await?;
+        match timeout(KILL_DEADLINE, self.ended()).await {
+            Ok(ended) => ended,
+            Err(_) => Err(EngineError::Failed(format!("container {} runs on after SIGKILL", self.id)).into()),
+        }
+    }
+
+    async fn exit(&self) -> Result<Exit, RunError> {
+        let exit = self.engine.inspect(&self.id).await.map_err(removed)?;
+        let running =
+            || EngineError::Failed(format!("container {} runs on after it was said to have ended", self.id));
+        exit.ok_or_else(|| running().into())
     }
 
     /// Whether the image has a shell after all, asked where the command was not found.
@@ -140,17 +163,20 @@ impl Container {
         }
     }
 
-    /// Takes in what the command printed last. Returns whether all of it came: the exit decides, so a process that
-    /// was left behind and holds the output open is not waited for.
-    pub async fn drain(self) -> bool {
-        let Pump::Running(mut task) = self.pump else { return true };
-        if timeout(DRAIN_DEADLINE, &mut task).await.is_ok() {
-            return true;
+    /// Takes in what the command printed last. Where not all of it came it says why: the exit decides, so a process
+    /// that was left behind and holds the output open is not waited for.
+    pub async fn drain(self) -> Option<&'static str> {
+        let Pump::Running(mut task) = self.pump else { return None };
+        match timeout(DRAIN_DEADLINE, &mut task).await {
+            Ok(Ok(Ok(()))) => None,
+            Ok(_) => Some("The end of the output is missing: it was broken off"),
+            Err(_) => {
+                task.abort();
+                // An aborted task holds its way into the log until it is gone.
+                let _ = task.await;
+                Some("The output was still open 5 s after the command had ended, and was cut")
+            }
         }
-        task.abort();
-        // An aborted task holds its way into the log until it is gone.
-        let _ = task.await;
-        false
     }
 }
 
@@ -176,6 +202,34 @@ impl Pump {
             Ok(Err(PumpError::Engine(error))) => Err(error.into()),
             Ok(Err(PumpError::Log(error))) => Err(error.into()),
             Err(error) => Err(EngineError::Failed(describe(&error)).into()),
+        }
+    }
+
+    /// Returns when the pump has failed. Never when it is done.
+    async fn failed(&mut self) -> RunError {
+        match self.ended().await {
+            Ok(()) => std::future::pending().await,
+            Err(error) => error,
+        }
+    }
+}
+
+/// Returns when a container has ended and nobody told, or when nobody knows any more: the connection to an engine that
+/// has lost its power stays open for ever.
+async fn untold(engine: &dyn Engine, id: &ContainerId, deadline: Duration) -> Result<(), RunError> {
+    let mut heard = Instant::now();
+    loop {
+        sleep(deadline / 2).await;
+        match engine.inspect(id).await {
+            Ok(None) => heard = Instant::now(),
+            Ok(Some(_)) => {
+                // It is told in this moment, most likely.
+                sleep(deadline / 2).await;
+                return Ok(());
+            }
+            Err(error @ EngineError::NotFound(_)) => return Err(removed(error)),
+            Err(error) if heard.elapsed() > deadline * AWAY_DEADLINES_MAX => return Err(error.into()),
+            Err(_) => {}
         }
     }
 }

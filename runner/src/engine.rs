@@ -16,7 +16,7 @@ use bytes::Bytes;
 use caisson_protocol::{AttemptId, ImageRef, Network, Stream};
 use futures_util::stream::BoxStream;
 
-use crate::config::{ImageConfig, Limits, RunnerName};
+use crate::config::{CoordinatorUrl, ImageConfig, Limits, RunnerName};
 
 /// What runs containers.
 #[async_trait]
@@ -29,7 +29,7 @@ pub trait Engine: Send + Sync {
     async fn check(&self) -> Result<(), EngineError>;
 
     /// Whether a container would see `file`, which the runner has written into `folder`. Runs nothing.
-    async fn sees(&self, runner: &RunnerName, folder: &Path, file: &str) -> Result<bool, EngineError>;
+    async fn sees(&self, owner: &Owner, folder: &Path, file: &str) -> Result<bool, EngineError>;
 
     /// Makes sure that the image is there, and tells how a pull gets on, a line at a time.
     async fn ensure_image(
@@ -60,14 +60,15 @@ pub trait Engine: Send + Sync {
     /// Returns when the container runs no more. An error means that nobody knows how it ended.
     async fn wait(&self, container: &ContainerId) -> Result<(), EngineError>;
 
-    /// How a container that runs no more has ended.
-    async fn inspect(&self, container: &ContainerId) -> Result<Exit, EngineError>;
+    /// How a container has ended; nothing while it runs.
+    async fn inspect(&self, container: &ContainerId) -> Result<Option<Exit>, EngineError>;
 
     /// Whether there is a shell on the image's path, asked of a container that was made from it.
     async fn has_shell(&self, container: &ContainerId, image: &Image) -> Result<bool, EngineError>;
 
-    /// What a container has written beside what is mounted into it, in bytes.
-    async fn written(&self, container: &ContainerId) -> Result<u64, EngineError>;
+    /// What a container has written, in its volumes too but in no folder of the host, in bytes. Nothing where the
+    /// engine can't tell, as of paths that are too long for it.
+    async fn written(&self, container: &ContainerId) -> Result<Option<u64>, EngineError>;
 
     /// Sends a signal. A container that runs no more is no error.
     async fn kill(&self, container: &ContainerId, signal: Signal) -> Result<(), EngineError>;
@@ -75,8 +76,9 @@ pub trait Engine: Send + Sync {
     /// Removes a thing, with all that belongs to it. One that is gone is no error.
     async fn remove(&self, owned: &Owned) -> Result<(), EngineError>;
 
-    /// Everything that bears the label of this runner.
-    async fn list_owned(&self, runner: &RunnerName) -> Result<Vec<Owned>, EngineError>;
+    /// Everything that this owner made. What only bears its labels, as an image does that somebody made of a build's
+    /// container, is not among it.
+    async fn list_owned(&self, owner: &Owner) -> Result<Vec<Owned>, EngineError>;
 }
 
 /// Who an engine is.
@@ -132,7 +134,7 @@ pub struct ContainerRequest {
     /// The attempt it is for.
     pub attempt: AttemptId,
     /// The runner that makes it.
-    pub runner: RunnerName,
+    pub owner: Owner,
     /// The image's id.
     pub image: String,
     /// What `sh -ec` is given.
@@ -185,7 +187,17 @@ pub enum Signal {
     Kill,
 }
 
-/// A thing on the engine that bears a runner's label.
+/// Whose the things on an engine are. Names are unique among the runners of one coordinator; those of another may have
+/// the same, on the same engine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Owner {
+    /// The runner.
+    pub runner: RunnerName,
+    /// Its coordinator.
+    pub coordinator: CoordinatorUrl,
+}
+
+/// A thing on the engine that a runner made.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Owned {
     /// What it is.

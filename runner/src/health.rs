@@ -14,6 +14,7 @@ use tracing::{info, warn};
 
 use crate::{
     builds::{Builds, Outbox},
+    output::shortened,
     sweep::{self, SharedNetwork},
 };
 
@@ -109,7 +110,6 @@ async fn look(builds: &Builds) -> Option<String> {
     host.disks.lack().await.map(short)
 }
 
-fn short(mut why: String) -> String {
-    why.truncate(why.floor_char_boundary(Condition::UNHEALTHY_BYTES_MAX));
-    why
+fn short(why: String) -> String {
+    shortened(why, Condition::UNHEALTHY_BYTES_MAX)
 }

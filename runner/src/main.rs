@@ -34,6 +34,9 @@ enum Task {
     Checkout,
 }
 
+/// How many threads there may be for what blocks, beside one for each build.
+const BLOCKING_THREADS: usize = 512;
+
 fn main() -> ExitCode {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
     let colours = std::io::stderr().is_terminal();
@@ -63,7 +66,10 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
     // Not a path that an upgrade replaces: a child is to be of the same version as its parent.
     let program = PathBuf::from("/proc/self/exe");
     keep_memory_private();
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    // Each build's log has a thread that waits for what comes next; what else blocks needs some beside them.
+    let capacity = usize::try_from(loaded.settings.capacity.get())?;
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    let runtime = runtime.enable_all().max_blocking_threads(BLOCKING_THREADS + capacity).build()?;
     let ended = runtime.block_on(async {
         let wish = listen()?;
         Ok(serve(loaded.settings, program, wish).await?)

@@ -24,6 +24,9 @@ use cap::{HeadAndTail, Piece, marker};
 /// How many pieces may wait to be written. The engine gives at most 32 KiB at once.
 const PIECES_WAITING_MAX: usize = 32;
 
+/// The longest line of the runner's own, in bytes: registries and git servers have their say in it.
+const LINE_BYTES_MAX: usize = 8192;
+
 /// A log that is being written.
 pub struct Log {
     sender: LogSender,
@@ -107,7 +110,18 @@ impl LogSender {
 }
 
 fn own(line: &str) -> Piece {
+    let line = shortened(line.to_owned(), LINE_BYTES_MAX);
     Piece { stream: Stream::Caisson, time_ms: now_ms(), bytes: format!("{line}\n").into_bytes() }
+}
+
+/// A text of at most `bytes_max` bytes, which says where it is cut off.
+pub(crate) fn shortened(mut text: String, bytes_max: usize) -> String {
+    const CUT: &str = "…";
+    if text.len() > bytes_max {
+        text.truncate(text.floor_char_boundary(bytes_max.saturating_sub(CUT.len())));
+        text.push_str(CUT);
+    }
+    text
 }
 
 /// The wall clock, for people: nothing is decided by it.

@@ -1,6 +1,13 @@
 //! Puts a runner together, runs it, and takes it apart again.
 
-use std::{fs::File, io, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    fs::File,
+    io,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use rustix::fs::{FlockOperation, flock};
 use tokio::{
@@ -27,6 +34,8 @@ use crate::{
 const ENGINE_TRIES: u32 = 5;
 /// How long running builds have to be stopped and cleaned up when the runner goes away.
 const STOP_DEADLINE: Duration = Duration::from_secs(60);
+/// The folders of code, environments and logs.
+const PRIVATE_FOLDERS: [&str; 3] = ["mirrors", "spool", "tmp"];
 /// How long results have to be delivered then.
 const DELIVER_DEADLINE: Duration = Duration::from_secs(5);
 
@@ -148,12 +157,19 @@ fn open_work_dir(config: &Config) -> Result<WorkDir, ServeError> {
     std::fs::create_dir_all(wanted).map_err(error)?;
     // The engine takes absolute paths only.
     let path = wanted.canonicalize().map_err(error)?;
+    PRIVATE_FOLDERS.iter().try_for_each(|name| make_private(&path.join(name))).map_err(error)?;
     let lock = File::options().create(true).append(true).open(path.join("lock")).map_err(error)?;
     match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => Ok(WorkDir { path, _lock: lock }),
         Err(rustix::io::Errno::WOULDBLOCK) => Err(ServeError::WorkDirInUse { path }),
         Err(cause) => Err(error(cause.into())),
     }
+}
+
+/// A folder that nobody else on this host looks into, also where it was made before.
+fn make_private(folder: &Path) -> io::Result<()> {
+    std::fs::create_dir_all(folder)?;
+    std::fs::set_permissions(folder, std::fs::Permissions::from_mode(0o700))
 }
 
 async fn find_engine(engine: &EngineConfig) -> Result<(Arc<dyn Engine>, EngineInfo), EngineError> {

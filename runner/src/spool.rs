@@ -78,11 +78,15 @@ impl Spool {
     pub fn restore(&self) -> io::Result<Vec<Restored>> {
         let mut restored = Vec::new();
         for entry in fs::read_dir(&self.root)? {
-            let folder = Folder { path: entry?.path() };
+            let name = entry?.file_name();
+            // What bears no attempt's name is not ours.
+            let Some(attempt) = name.to_str().and_then(|name| name.parse().ok()) else { continue };
+            let folder = self.folder(attempt);
             restored.push(match folder.read() {
                 Ok((assignment, report)) => Restored::Finished(Box::new((assignment, report, folder))),
                 // Without a report, or with a damaged one, there is no result that could be delivered.
-                Err(_) => Restored::Interrupted(folder),
+                Err(error) if is_lost(error.kind()) => Restored::Interrupted(folder),
+                Err(error) => return Err(error),
             });
         }
         Ok(restored)
@@ -147,6 +151,11 @@ impl Folder {
     }
 }
 
+/// Whether a file that could not be read is not there, or not what it was written as. Anything else is the disk's.
+fn is_lost(kind: io::ErrorKind) -> bool {
+    matches!(kind, io::ErrorKind::NotFound | io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof)
+}
+
 /// Writes a file that is there as a whole or not at all.
 fn write_whole(folder: &Path, name: &str, value: &impl Serialize) -> io::Result<()> {
     let temporary = folder.join(format!("{name}.part"));
@@ -190,6 +199,7 @@ mod tests {
             outcome: Outcome::Succeeded,
             phases: Phases::default(),
             resolved_commit: None,
+            image_digest: None,
             log_bytes: 7,
         }
     }

@@ -94,7 +94,7 @@ pub(crate) async fn trim_images(host: &Host) -> Result<(), EngineError> {
 
 async fn sweep_engine(builds: &Builds, network: SharedNetwork, swept: &mut Swept) -> Result<(), EngineError> {
     let host = builds.host();
-    for owned in host.engine.list_owned(&host.config.name).await? {
+    for owned in host.engine.list_owned(&host.config.owner()).await? {
         if owned.kind == OwnedKind::Network && network == SharedNetwork::Keep {
             continue;
         }

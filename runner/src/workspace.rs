@@ -1,19 +1,22 @@
 //! The workspace: the folder `tmp/<build id>` with the checkout, seen by one container only, gone afterwards.
 
 mod archive;
+mod removal;
 mod transport;
 
 use std::{
     fs, io,
-    os::unix::fs::{DirBuilderExt, PermissionsExt},
+    os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
 };
 
 use caisson_protocol::BuildId;
 
-use crate::{config::RunnerName, engine::Engine};
+use crate::engine::{Engine, Owner};
 
 pub use transport::{BindNeedsRoot, Transport};
+
+use removal::remove_tree;
 
 /// The folder of all workspaces.
 #[derive(Debug, Clone)]
@@ -72,7 +75,7 @@ impl Workspaces {
     ///
     /// # Errors
     /// When the engine, or the disk, does not let that be found out.
-    async fn are_seen(&self, engine: &dyn Engine, runner: &RunnerName) -> io::Result<bool> {
+    async fn are_seen(&self, engine: &dyn Engine, owner: &Owner) -> io::Result<bool> {
         let folder = self.root.join("probe");
         // A name that no other host has in this place by chance.
         let file = uuid::Uuid::new_v4().simple().to_string();
@@ -84,7 +87,7 @@ impl Workspaces {
             fs::write(path, [])
         })
         .await?;
-        let seen = engine.sees(runner, &folder, &file).await;
+        let seen = engine.sees(owner, &folder, &file).await;
         blocking(move || remove_tree(&folder)).await?;
         seen.map_err(io::Error::other)
     }
@@ -110,32 +113,10 @@ pub(crate) async fn blocking<T: Send + 'static>(
     tokio::task::spawn_blocking(work).await.map_err(io::Error::other)?
 }
 
-fn remove_tree(path: &Path) -> io::Result<()> {
-    match fs::remove_dir_all(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-            open_up(path)?;
-            fs::remove_dir_all(path)
-        }
-        result => result,
-    }
-}
-
-/// A folder that its owner can't write to can't be emptied, unless its owner is root.
-fn open_up(folder: &Path) -> io::Result<()> {
-    fs::set_permissions(folder, fs::Permissions::from_mode(0o700))?;
-    for entry in fs::read_dir(folder)? {
-        let entry = entry?;
-        // The type is the entry's own, so no symbolic link is followed.
-        if entry.file_type()?.is_dir() {
-            open_up(&entry.path())?;
-        }
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
 
     #[tokio::test]

@@ -126,6 +126,7 @@ impl State {
                     tried.phases = report.phases;
                     tried.log_bytes = Some(report.log_bytes);
                     tried.resolved_commit = report.resolved_commit.clone().or(tried.resolved_commit.take());
+                    tried.image_digest = report.image_digest.clone().or(tried.image_digest.take());
                 }
             }
             Change::Requeued { build } => {

@@ -8,10 +8,14 @@ use std::{
 use caisson_protocol::{AttemptId, AttemptReport, HeldAttempt, HeldPhase, ResolvedCommit};
 use tokio::{sync::watch, time::Instant};
 
+use super::outcome;
 use crate::spool::{Assignment, Folder};
 
 /// How much of an attempt's log may be on its way without an acknowledgement, in bytes.
 const WINDOW_BYTES: u64 = 1024 * 1024;
+
+/// How often in a row the log of an attempt that has ended may defy being read.
+const UNREADABLE_MAX: u32 = 5;
 
 /// How far an attempt is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -79,6 +83,8 @@ struct State {
     sent: u64,
     /// When its end was told over this connection.
     told: Option<Instant>,
+    /// How often in a row its log could not be read.
+    unreadable: u32,
 }
 
 impl Attempt {
@@ -89,7 +95,7 @@ impl Attempt {
         news: Arc<watch::Sender<()>>,
     ) -> Self {
         let log_end = if let Stage::Finished(report) = &stage { report.log_bytes } else { 0 };
-        let state = State { stage, log_end, acknowledged: 0, sent: 0, told: None };
+        let state = State { stage, log_end, acknowledged: 0, sent: 0, told: None, unreadable: 0 };
         Self { assignment, folder, stop: watch::Sender::new(None), state: Mutex::new(state), news }
     }
 
@@ -186,6 +192,7 @@ impl Attempt {
         let expected = state.sent == from;
         if expected {
             state.sent = to;
+            state.unreadable = 0;
         }
         expected
     }
@@ -203,6 +210,21 @@ impl Attempt {
             }
         }
         self.news.send_replace(());
+    }
+
+    /// Its log could not be read. Once it has ended, that goes on only so often: then its end is told with what was
+    /// delivered, as the runner's own failure, since nobody would wait for the rest with any use.
+    pub fn log_unreadable(&self, error: &std::io::Error) {
+        let mut state = self.state();
+        state.unreadable += 1;
+        let (unreadable, acknowledged) = (state.unreadable, state.acknowledged);
+        if let Stage::Finished(report) = &mut state.stage
+            && unreadable >= UNREADABLE_MAX
+        {
+            report.outcome = outcome::of_disk(error, "the runner can't read the build's log");
+            report.log_bytes = acknowledged;
+            (state.log_end, state.sent) = (acknowledged, acknowledged);
+        }
     }
 
     /// The report, where it is time to tell it: all of the log has been acknowledged, and it was not told over this
@@ -248,6 +270,7 @@ mod tests {
             outcome: Outcome::Succeeded,
             phases: Phases::default(),
             resolved_commit: None,
+            image_digest: None,
             log_bytes,
         };
         attempt.enter(Stage::Finished(report));
@@ -296,6 +319,24 @@ mod tests {
         assert!(attempt.report_to_tell(every).is_some());
         attempt.begin_delivery();
         assert!(attempt.report_to_tell(every).is_some());
+    }
+
+    #[tokio::test]
+    async fn a_log_that_can_not_be_read_holds_no_end_up_for_ever() {
+        let home = tempfile::tempdir().unwrap();
+        let attempt = attempt(&home);
+        let every = Duration::from_secs(5);
+        attempt.log_grew(100);
+        assert!(attempt.sending(0, 100));
+        attempt.acknowledge(40, false);
+        finish(&attempt, 100);
+        for _ in 0..UNREADABLE_MAX {
+            assert_eq!(attempt.report_to_tell(every), None);
+            attempt.log_unreadable(&std::io::Error::other("it is gone"));
+        }
+        let report = attempt.report_to_tell(every).unwrap();
+        assert_eq!((report.outcome.reason(), report.log_bytes), (Some("runner_failed"), 40));
+        assert_eq!(attempt.next_piece(), None);
     }
 
     #[tokio::test(start_paused = true)]

@@ -5,16 +5,21 @@ use caisson_protocol::{ErrorReason, FailureNote, Outcome};
 use crate::{
     checkout::CheckoutError,
     engine::{EngineError, Exit, ImageError},
+    output::shortened,
 };
 
 /// A shell's exit code for "found, but can't be run".
 pub(super) const EXIT_NOT_EXECUTABLE: i64 = 126;
 /// A shell's exit code for "not found", and that of the engine's init where it finds no shell.
 pub(super) const EXIT_NOT_FOUND: i64 = 127;
+/// The exit code of what was ended by SIGKILL.
+const EXIT_KILLED: u8 = SIGNAL_BASE + 9;
 /// What is added to the number of the signal that ended a process.
 const SIGNAL_BASE: u8 = 128;
 /// The highest number of a signal.
 const SIGNAL_MAX: u8 = 64;
+/// The longest message, in bytes.
+const MESSAGE_BYTES_MAX: usize = 4096;
 
 /// How a command that ended by itself has ended. The exit code decides; what else is known is a note.
 pub(super) fn of_exit(exit: &Exit) -> Outcome {
@@ -41,8 +46,8 @@ fn note(exit_code: u8, out_of_memory: bool) -> Option<FailureNote> {
 /// A command that was killed since it had written too much. One that had ended by then has ended as it did.
 pub(super) fn killed_for_disk(outcome: Outcome) -> Outcome {
     match outcome {
-        Outcome::Failed { exit_code, .. } => {
-            Outcome::Failed { exit_code, note: Some(FailureNote::DiskLimit) }
+        Outcome::Failed { exit_code: EXIT_KILLED, .. } => {
+            Outcome::Failed { exit_code: EXIT_KILLED, note: Some(FailureNote::DiskLimit) }
         }
         ended => ended,
     }
@@ -53,9 +58,9 @@ pub(super) fn engine_failed(message: String) -> Outcome {
     errored(ErrorReason::EngineFailed, message)
 }
 
-/// A build that could not be run.
+/// A build that could not be run. What others say of it (a registry says anything) has to fit into a message.
 pub(super) fn errored(reason: ErrorReason, message: impl Into<String>) -> Outcome {
-    Outcome::Errored { reason, message: message.into() }
+    Outcome::Errored { reason, message: shortened(message.into(), MESSAGE_BYTES_MAX) }
 }
 
 impl From<CheckoutError> for Outcome {
@@ -143,6 +148,19 @@ mod tests {
         let exit = |code| Exit { code, out_of_memory: true, engine_error: None };
         assert_eq!(of_exit(&exit(0)), Outcome::Succeeded);
         assert_eq!(of_exit(&exit(137)).reason(), Some("out_of_memory"));
+    }
+
+    #[test]
+    fn a_command_that_ended_before_it_was_killed_for_disk_ended_as_it_did() {
+        assert_eq!(killed_for_disk(of_exit(&exit(137))).reason(), Some("disk_limit"));
+        assert_eq!(killed_for_disk(of_exit(&exit(1))), of_exit(&exit(1)));
+        assert_eq!(killed_for_disk(of_exit(&exit(0))), Outcome::Succeeded);
+    }
+
+    #[test]
+    fn a_message_fits_whatever_others_have_to_say() {
+        let Outcome::Errored { message, .. } = engine_failed("ü".repeat(3_000_000)) else { unreachable!() };
+        assert!(message.len() <= MESSAGE_BYTES_MAX && message.ends_with("ü…"), "{} bytes", message.len());
     }
 
     #[test]

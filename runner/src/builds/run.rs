@@ -47,23 +47,25 @@ pub(super) async fn run(builds: Arc<Builds>, attempt: Arc<Attempt>) {
         deadline,
         phases: Phases::default(),
         resolved_commit: None,
+        image_digest: None,
         container_made: false,
         image_use: None,
     };
     let ended = match spooled {
         Ok(()) => build.steps().await,
-        Err(error) => Err(Cut::Failed(outcome::of_disk(&error, "the runner can't spool the build"))),
+        Err(error) => build.give_back_for_want_of_room(&error).await,
     };
     // The build's own way into the log ends here; only then can the log be closed.
-    let Build { log: sender, phases, resolved_commit, container_made, image_use, .. } = build;
+    let Build { log: sender, phases, resolved_commit, image_digest, container_made, image_use, .. } = build;
     let ended = conclude(sender, ended).await;
     match ended {
         Ok(outcome) => {
             if outcome.is_infrastructure() {
                 builds.host.health.doubt();
             }
-            let report = AttemptReport { outcome, phases, resolved_commit, log_bytes: 0 };
+            let report = AttemptReport { outcome, phases, resolved_commit, image_digest, log_bytes: 0 };
             finish(&attempt, log, report).await;
+            builds.forget_if_dropped(&attempt).await;
             let cleanup_ms = clean(&builds, id, container_made).await;
             builds.outbox.say(RunnerMessage::Cleaned { attempt: id, cleanup_ms });
         }
@@ -118,7 +120,7 @@ async fn finish(attempt: &Attempt, log: Log, mut report: AttemptReport) {
     report.log_bytes = written.end;
     if let Some(error) = written.failure {
         warn!(build.id = %id.build, "build {}: its log could not be written: {error}", id.build);
-        if !matches!(report.outcome, Outcome::Canceled | Outcome::TimedOut) {
+        if !is_final_without_log(&report.outcome) {
             report.outcome = outcome::of_disk(&error, "the runner can't write the build's log");
         }
     }
@@ -133,6 +135,17 @@ async fn finish(attempt: &Attempt, log: Log, mut report: AttemptReport) {
         None => info!(build.id = %id.build, "build {}: {status}", id.build),
     }
     attempt.enter(Stage::Finished(report));
+}
+
+/// Whether an outcome stands though the log could not be written: someone's wish, or that the disk took nothing before.
+fn is_final_without_log(outcome: &Outcome) -> bool {
+    match outcome {
+        Outcome::Canceled | Outcome::TimedOut => true,
+        Outcome::Errored { reason, .. } => {
+            matches!(reason, ErrorReason::DiskFull | ErrorReason::RunnerFailed)
+        }
+        Outcome::Succeeded | Outcome::Failed { .. } => false,
+    }
 }
 
 /// Removes what the attempt made, and tells how long it took, in milliseconds. What can't be removed is left to the
@@ -185,6 +198,31 @@ impl From<EngineError> for Cut {
     }
 }
 
+/// Why a container does not run.
+enum NotStarted {
+    /// The engine has the image no more.
+    ImageGone,
+    /// Anything else.
+    Cut(Cut),
+}
+
+impl From<Cut> for NotStarted {
+    fn from(cut: Cut) -> Self {
+        Self::Cut(cut)
+    }
+}
+
+impl From<NotStarted> for Cut {
+    fn from(error: NotStarted) -> Self {
+        match error {
+            NotStarted::ImageGone => {
+                Self::Failed(outcome::engine_failed("the image is removed again and again".into()))
+            }
+            NotStarted::Cut(cut) => cut,
+        }
+    }
+}
+
 /// A build on its way.
 struct Build<'a> {
     host: &'a Host,
@@ -194,6 +232,7 @@ struct Build<'a> {
     deadline: Instant,
     phases: Phases,
     resolved_commit: Option<ResolvedCommit>,
+    image_digest: Option<String>,
     container_made: bool,
     image_use: Option<Use<'a>>,
 }
@@ -203,8 +242,15 @@ impl Build<'_> {
         self.give_back_unless_healthy().await?;
         let workspace = self.make_workspace().await?;
         let commit = self.check_out(workspace.clone()).await?;
-        let image = self.get_image().await?;
-        let container = self.start(&commit, &image, workspace).await?;
+        let mut image = self.get_image().await?;
+        let container = match self.start(&commit, &image, workspace.clone()).await {
+            // Somebody has removed it meanwhile, as who tidies up an engine does.
+            Err(NotStarted::ImageGone) => {
+                image = self.get_image().await?;
+                self.start(&commit, &image, workspace).await?
+            }
+            started => started?,
+        };
         self.builds.outbox.say(RunnerMessage::Started {
             attempt: self.attempt.id(),
             resolved_commit: commit.clone(),
@@ -217,8 +263,17 @@ impl Build<'_> {
         ended
     }
 
+    /// A build that has no place in the spool, since the disk is full, is given back.
+    async fn give_back_for_want_of_room(&self, error: &std::io::Error) -> Result<Outcome, Cut> {
+        self.give_back_unless_healthy().await?;
+        Err(Cut::Failed(outcome::of_disk(error, "the runner can't spool the build")))
+    }
+
     /// What took the build before down may still be there: no attempt is wasted on it.
     async fn give_back_unless_healthy(&self) -> Result<(), Cut> {
+        if self.host.disks.lack().await.is_some() {
+            self.host.health.doubt();
+        }
         match self.unless_interrupted(self.host.health.allows_builds()).await? {
             true => Ok(()),
             false => Err(Cut::Interrupted(Interrupt::Stop(Stop::Release))),
@@ -255,6 +310,7 @@ impl Build<'_> {
         let image = image??;
         image_use.found(image.pulled);
         self.image_use = Some(image_use);
+        self.image_digest.clone_from(&image.digest);
         Ok(image)
     }
 
@@ -264,13 +320,11 @@ impl Build<'_> {
         commit: &ResolvedCommit,
         image: &Image,
         workspace: PathBuf,
-    ) -> Result<Container, Cut> {
+    ) -> Result<Container, NotStarted> {
         let begun = Instant::now();
         let spec = &self.attempt.assignment.spec;
         if let Some(asked) = config::in_words(&spec.limits, spec.network) {
-            self.log
-                .say(format!("Limits of its own: {asked}"))
-                .await;
+            self.log.say(format!("Limits of its own: {asked}")).await;
         }
         let request = self.request(commit, image, workspace.clone());
         self.container_made = true;
@@ -279,13 +333,23 @@ impl Build<'_> {
         started
     }
 
-    async fn make_and_start(&self, request: &ContainerRequest, workspace: PathBuf) -> Result<Container, Cut> {
-        let prepared = Prepared::make(Arc::clone(&self.host.engine), request).await?;
-        self.unless_interrupted(prepared.fill(self.host.transport, workspace)).await??;
-        prepared.start(self.log.clone()).await.map_err(|error| match error {
+    async fn make_and_start(
+        &self,
+        request: &ContainerRequest,
+        workspace: PathBuf,
+    ) -> Result<Container, NotStarted> {
+        let (engine, deadline) = (Arc::clone(&self.host.engine), self.host.config.engine.deadline.0);
+        let prepared = match Prepared::make(engine, deadline, request).await {
+            Err(EngineError::NotFound(_)) => return Err(NotStarted::ImageGone),
+            made => made.map_err(Cut::from)?,
+        };
+        let filled = self.unless_interrupted(prepared.fill(self.host.transport, workspace)).await?;
+        filled.map_err(Cut::from)?;
+        let started = prepared.start(self.log.clone()).await.map_err(|error| match error {
             StartError::Start(EngineError::Refused(cause)) => self.image_unusable(&cause),
             StartError::Attach(error) | StartError::Start(error) => error.into(),
-        })
+        });
+        Ok(started?)
     }
 
     fn request(&self, commit: &ResolvedCommit, image: &Image, workspace: PathBuf) -> ContainerRequest {
@@ -303,7 +367,7 @@ impl Build<'_> {
         let config = &self.host.config;
         ContainerRequest {
             attempt: id,
-            runner: config.name.clone(),
+            owner: config.owner(),
             image: image.id.clone(),
             command: spec.command.as_str().to_owned(),
             environment: theirs.chain(own).collect::<BTreeMap<_, _>>(),
@@ -319,36 +383,33 @@ impl Build<'_> {
 
     /// Waits for the command's end, or stops it.
     async fn follow(&mut self, mut container: Container, image: &Image) -> Result<Outcome, Cut> {
-        let workspace = self.host.workspaces.path(self.attempt.id().build);
-        let (limit, id) = (self.limits().disk, container.id().clone());
-        let mut wrote_too_much = false;
         let ended = tokio::select! {
             biased;
-            ended = container.ended() => Ok(ended),
-            interrupt = self.attempt.interrupted(self.deadline) => Err(interrupt),
-            () = disk::exceeds(limit.0, &*self.host.engine, &id, &workspace) => {
-                wrote_too_much = true;
-                self.log.say(format!("Killed: workspace and container take more than limits.disk ({limit})")).await;
-                container.stop(Duration::ZERO, std::future::pending::<()>()).await;
-                Ok(container.ended().await)
-            }
+            ended = self.run(&mut container, image) => ended,
+            interrupt = self.attempt.interrupted(self.deadline) => Err(Cut::Interrupted(interrupt)),
         };
-        let result = match ended {
-            Ok(ended) => {
-                let outcome = self.judge(&container, image, ended).await;
-                if wrote_too_much { outcome.map(outcome::killed_for_disk) } else { outcome }
-            }
-            Err(interrupt) => {
-                let grace =
-                    if interrupt.is_gentle() { self.host.config.stop_grace.0 } else { Duration::ZERO };
-                container.stop(grace, self.attempt.abandoned()).await;
-                Err(Cut::Interrupted(interrupt))
-            }
-        };
-        if !container.drain().await {
-            self.log.say("The output was still open 5 s after the command had ended, and was cut").await;
+        if let Err(Cut::Interrupted(interrupt)) = &ended {
+            let grace = if interrupt.is_gentle() { self.host.config.stop_grace.0 } else { Duration::ZERO };
+            container.stop(grace, self.attempt.abandoned()).await;
         }
-        result
+        if let Some(missing) = container.drain().await {
+            self.log.say(missing).await;
+        }
+        ended
+    }
+
+    /// Lets the command run to its end, or until it has written too much.
+    async fn run(&self, container: &mut Container, image: &Image) -> Result<Outcome, Cut> {
+        let workspace = self.host.workspaces.path(self.attempt.id().build);
+        let (limit, id) = (self.limits().disk, container.id().clone());
+        let excess = tokio::select! {
+            biased;
+            ended = container.ended() => return self.judge(container, image, ended).await,
+            excess = disk::exceeds(limit.0, &*self.host.engine, &id, &workspace) => excess,
+        };
+        self.log.say(format!("Killed: {}", excess.in_words(limit))).await;
+        let ended = container.kill().await;
+        self.judge(container, image, ended).await.map(outcome::killed_for_disk)
     }
 
     async fn judge(

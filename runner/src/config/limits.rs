@@ -4,7 +4,7 @@ use std::num::NonZeroU32;
 
 use caisson_protocol::{BuildLimits, Cpus, Network};
 use caisson_settings::ByteSize;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, de::Error};
 
 /// What a build's container may use.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -13,6 +13,7 @@ pub struct Limits {
     /// Memory, swap included. Not limited where it is not set.
     pub memory: Option<ByteSize>,
     /// Processors, in parts of one; 0 for all there are.
+    #[serde(deserialize_with = "processors")]
     pub cpus: f64,
     /// Processes and threads.
     pub pids: NonZeroU32,
@@ -22,6 +23,12 @@ pub struct Limits {
     pub shm: ByteSize,
     /// What it may write, the workspace and its container together. It is killed soon after it has written more.
     pub disk: ByteSize,
+}
+
+fn processors<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
+    let cpus = f64::deserialize(deserializer)?;
+    let fits = cpus == 0.0 || Cpus::try_from(cpus).is_ok();
+    if fits { Ok(cpus) } else { Err(D::Error::custom("expected 0 for all there are, or from 0.01 to 1024")) }
 }
 
 impl Limits {

@@ -43,6 +43,7 @@ pub(super) async fn run(builds: &Builds, frames: mpsc::Sender<Message>) -> Strin
                     failed = true;
                     let id = attempt.id();
                     warn!(build.id = %id.build, "build {}: its log can't be read: {error}", id.build);
+                    attempt.log_unreadable(&error);
                 }
             }
         }

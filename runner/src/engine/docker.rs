@@ -28,20 +28,30 @@ use tokio::{sync::Mutex, time::timeout};
 
 use super::{
     Archive, ContainerId, ContainerRequest, Engine, EngineError, EngineInfo, Exit, Image, ImageError, Output,
-    Owned, OwnedKind, Signal,
+    Owned, OwnedKind, Owner, Signal, container_name,
 };
-use crate::config::{EngineConfig, ImageConfig, RunnerName};
+use crate::config::{EngineConfig, ImageConfig};
 
 pub use request::network_name;
 
 /// How long the engine has, at most, to say who it is.
 const PROBE_DEADLINE_MAX: Duration = Duration::from_secs(5);
 
+/// How long the engine has to measure what a build has written: millions of files take their time.
+const MEASURE_DEADLINE: Duration = Duration::from_secs(600);
+
 /// The labels by which what a runner made is found again.
 mod label {
     pub(super) const BUILD: &str = "caisson.build";
     pub(super) const ATTEMPT: &str = "caisson.attempt";
     pub(super) const RUNNER: &str = "caisson.runner";
+    pub(super) const COORDINATOR: &str = "caisson.coordinator";
+
+    /// Those of an owner, on everything that it makes.
+    pub(super) fn owner(owner: &super::Owner) -> [(String, String); 2] {
+        [(RUNNER, owner.runner.to_string()), (COORDINATOR, owner.coordinator.to_string())]
+            .map(|(name, value)| (name.to_owned(), value))
+    }
 }
 
 /// A Docker engine, on this host or another.
@@ -120,9 +130,27 @@ impl DockerEngine {
         name: &'static str,
         call: impl Future<Output = Result<T, bollard::errors::Error>>,
     ) -> Result<T, EngineError> {
-        match timeout(self.deadline, call).await {
+        self.call_within(self.deadline, name, call).await
+    }
+
+    /// The same for a call that reads whatever builds have written.
+    async fn measure<T>(
+        &self,
+        name: &'static str,
+        call: impl Future<Output = Result<T, bollard::errors::Error>>,
+    ) -> Result<T, EngineError> {
+        self.call_within(MEASURE_DEADLINE.max(self.deadline), name, call).await
+    }
+
+    async fn call_within<T>(
+        &self,
+        deadline: Duration,
+        name: &'static str,
+        call: impl Future<Output = Result<T, bollard::errors::Error>>,
+    ) -> Result<T, EngineError> {
+        match timeout(deadline, call).await {
             Ok(result) => result.map_err(|error| error::of_call(&self.host, error)),
-            Err(_) => Err(self.silent(name, self.deadline)),
+            Err(_) => Err(self.silent(name, deadline)),
         }
     }
 
@@ -139,8 +167,8 @@ impl DockerEngine {
     }
 
     /// The network of this runner's builds, in which none of them can reach another.
-    async fn ensure_network(&self, runner: &RunnerName) -> Result<(), EngineError> {
-        let name = network_name(runner);
+    async fn ensure_network(&self, owner: &Owner) -> Result<(), EngineError> {
+        let name = network_name(owner);
         let _guard = self.network.lock().await;
         match self.call("inspect network", self.docker.inspect_network(&name, None)).await {
             Ok(_) => return Ok(()),
@@ -154,7 +182,7 @@ impl DockerEngine {
                 "com.docker.network.bridge.enable_icc".to_owned(),
                 "false".to_owned(),
             )])),
-            labels: Some(HashMap::from([(label::RUNNER.to_owned(), runner.to_string())])),
+            labels: Some(HashMap::from(label::owner(owner))),
             ..NetworkCreateRequest::default()
         };
         self.call("create network", self.docker.create_network(request)).await.map(|_| ())
@@ -217,8 +245,8 @@ impl Engine for DockerEngine {
         }
     }
 
-    async fn sees(&self, runner: &RunnerName, folder: &Path, file: &str) -> Result<bool, EngineError> {
-        probe::sees(self, runner, folder, file).await
+    async fn sees(&self, owner: &Owner, folder: &Path, file: &str) -> Result<bool, EngineError> {
+        probe::sees(self, owner, folder, file).await
     }
 
     async fn ensure_image(
@@ -240,7 +268,7 @@ impl Engine for DockerEngine {
 
     async fn create(&self, request: &ContainerRequest) -> Result<ContainerId, EngineError> {
         if request.network == Network::Bridge {
-            self.ensure_network(&request.runner).await?;
+            self.ensure_network(&request.owner).await?;
         }
         containers::create(self, request).await
     }
@@ -261,7 +289,7 @@ impl Engine for DockerEngine {
         containers::wait(self, container).await
     }
 
-    async fn inspect(&self, container: &ContainerId) -> Result<Exit, EngineError> {
+    async fn inspect(&self, container: &ContainerId) -> Result<Option<Exit>, EngineError> {
         containers::inspect(self, container).await
     }
 
@@ -269,7 +297,7 @@ impl Engine for DockerEngine {
         containers::has_shell(self, container, image).await
     }
 
-    async fn written(&self, container: &ContainerId) -> Result<u64, EngineError> {
+    async fn written(&self, container: &ContainerId) -> Result<Option<u64>, EngineError> {
         containers::written(self, container).await
     }
 
@@ -297,9 +325,9 @@ impl Engine for DockerEngine {
         }
     }
 
-    async fn list_owned(&self, runner: &RunnerName) -> Result<Vec<Owned>, EngineError> {
-        let filters =
-            || Some(HashMap::from([("label".to_owned(), vec![format!("{}={runner}", label::RUNNER)])]));
+    async fn list_owned(&self, owner: &Owner) -> Result<Vec<Owned>, EngineError> {
+        let labels = || label::owner(owner).map(|(name, value)| format!("{name}={value}")).to_vec();
+        let filters = || Some(HashMap::from([("label".to_owned(), labels())]));
         let options =
             ListContainersOptions { all: true, filters: filters(), ..ListContainersOptions::default() };
         let containers = self.call("list containers", self.docker.list_containers(Some(options))).await?;
@@ -314,7 +342,11 @@ impl Engine for DockerEngine {
             attempt: labels.get(label::ATTEMPT).and_then(|attempt| attempt.parse().ok()),
         };
         let containers = containers.into_iter().filter_map(|container| {
-            Some(owned(OwnedKind::Container, container.id?, &container.labels.unwrap_or_default()))
+            let owned = owned(OwnedKind::Container, container.id?, &container.labels.unwrap_or_default());
+            let made = owned.attempt.map_or_else(|| probe::name(owner), container_name);
+            // An image that was made of a container has its labels, and gives them to others.
+            let names = container.names.unwrap_or_default();
+            names.iter().any(|name| name.trim_start_matches('/') == made).then_some(owned)
         });
         let volumes = volumes.volumes.unwrap_or_default().into_iter();
         let volumes = volumes.map(|volume| owned(OwnedKind::Volume, volume.name, &volume.labels));

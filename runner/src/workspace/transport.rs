@@ -11,7 +11,7 @@ use std::{fmt, path::PathBuf};
 use caisson_protocol::AttemptId;
 use tracing::warn;
 
-use super::{Workspaces, archive, blocking, remove_tree};
+use super::{Workspaces, archive, blocking, removal::remove_tree};
 use crate::{
     config::{Config, WantedTransport},
     engine::{
@@ -60,7 +60,7 @@ impl Transport {
             WantedTransport::Auto if info.remaps_users => {
                 (Self::Upload, Some("root in a container could not read the runner's files"))
             }
-            WantedTransport::Auto => match workspaces.are_seen(engine, &config.name).await {
+            WantedTransport::Auto => match workspaces.are_seen(engine, &config.owner()).await {
                 Ok(true) => (Self::Bind, Some("the engine sees the runner's files")),
                 Ok(false) => (Self::Upload, Some("the engine does not see the runner's files")),
                 Err(error) => {

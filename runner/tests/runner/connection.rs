@@ -141,6 +141,34 @@ async fn what_is_dropped_vanishes_without_a_word() {
 }
 
 #[tokio::test]
+async fn what_is_dropped_while_it_ends_vanishes_as_well() {
+    let world = World::with(&["stop_grace=2s"]).await;
+    let attempt = world.submit("trap 'echo stopping' TERM; echo ready; while :; do sleep 0.1; done");
+    world.coordinator.prints(attempt, "ready").await;
+    world.coordinator.say(CoordinatorMessage::Cancel { attempt });
+    world.coordinator.prints(attempt, "stopping").await;
+    world.coordinator.say(CoordinatorMessage::Drop { attempt });
+    world.runner.becomes_empty().await;
+    world.ends_clean().await;
+}
+
+#[tokio::test]
+async fn a_log_that_is_lost_holds_no_end_up_for_ever() {
+    let mut world = World::new().await;
+    world.coordinator.look(|seen| seen.acknowledges_no_log = true);
+    let attempt = world.submit("echo hello");
+    let folder = world.runner.work_dir().join("spool").join(attempt.to_string());
+    until("it has ended", async || folder.join("report.json").exists()).await;
+    world.runner.kill();
+    std::fs::remove_file(folder.join("output.log")).unwrap();
+    world.coordinator.look(|seen| seen.acknowledges_no_log = false);
+    world.runner.restart();
+    let outcome = world.outcome(attempt).await;
+    assert_eq!(outcome.reason(), Some("runner_failed"), "{outcome:?}");
+    world.ends_clean().await;
+}
+
+#[tokio::test]
 async fn an_assignment_that_comes_twice_runs_once() {
     let world = World::new().await;
     let spec = world.spec("echo once >> /workspace/runs; cat /workspace/runs");

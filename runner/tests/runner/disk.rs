@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use caisson_protocol::Outcome;
+use caisson_protocol::{Outcome, RunnerMessage};
 use tempfile::TempDir;
 
 use super::World;
-use crate::world::{Dockerd, Registry, Repository, Tmpfs, spec, until};
+use crate::world::{Dockerd, Registry, Repository, Tmpfs, coordinator::Seen, spec, until};
 
 const MIB: u64 = 1024 * 1024;
 
@@ -21,10 +21,19 @@ fn reason(outcome: &Outcome) -> &'static str {
     outcome.reason().unwrap_or("none")
 }
 
+/// As soon as its runner has found out that it is healthy: until then builds are given back.
 async fn runs_builds_again(world: &World) {
-    world.coordinator.healthy().await;
-    let after = world.submit("true");
-    assert_eq!(world.outcome(after).await, Outcome::Succeeded);
+    loop {
+        world.coordinator.healthy().await;
+        let after = world.submit("true");
+        let given_back = RunnerMessage::Released { attempt: after };
+        let ended = |seen: &Seen| seen.finished.contains_key(&after) || seen.messages.contains(&given_back);
+        world.coordinator.wait("the build is run or given back", ended).await;
+        if let Some(report) = world.coordinator.look(|seen| seen.finished.get(&after).cloned()) {
+            assert_eq!(report.outcome, Outcome::Succeeded);
+            return;
+        }
+    }
 }
 
 #[tokio::test]
@@ -37,6 +46,18 @@ async fn a_disk_that_is_nearly_full_gets_no_builds_until_there_is_room() {
     assert!(why.contains("work_dir") && why.contains("disk_free_min"), "{why}");
     let meanwhile = world.submit("true");
     world.coordinator.released(meanwhile).await;
+    disk.empty();
+    runs_builds_again(&world).await;
+    world.ends_clean().await;
+}
+
+/// However soon after the disk is full: no attempt is wasted on it.
+#[tokio::test]
+async fn a_build_that_crosses_a_full_disk_is_given_back() {
+    let (world, disk) = on_a_disk("size=16m", &["disk_free_min=64KiB"]).await;
+    disk.fill_up_to(0);
+    let attempt = world.submit("true");
+    world.coordinator.released(attempt).await;
     disk.empty();
     runs_builds_again(&world).await;
     world.ends_clean().await;

@@ -84,6 +84,40 @@ async fn an_engine_that_shuts_down_and_ends_its_containers_is_not_the_builds_fai
     world.ends_clean().await;
 }
 
+/// Its connections stay open for ever, and nothing comes over them.
+#[tokio::test]
+async fn an_engine_whose_host_has_lost_its_power_holds_no_build_for_ever() {
+    let home = tempfile::tempdir().unwrap();
+    let proxy = EngineProxy::start(home.path().join("docker.sock"));
+    let world = World::with(&[&proxy.setting(), "engine.deadline=1s"]).await;
+    let mut value = serde_json::to_value(world.spec("echo ready; while :; do sleep 1; done")).unwrap();
+    value["timeout_seconds"] = 3600.into();
+    let attempt = world.coordinator.assign(serde_json::from_value(value).unwrap());
+    world.coordinator.prints(attempt, "ready").await;
+    proxy.set(Gate::Dead);
+    let outcome = world.outcome(attempt).await;
+    assert!(engine_failed(&outcome), "{outcome:?}");
+    proxy.set(Gate::Open);
+    world.coordinator.healthy().await;
+    world.runner.becomes_empty().await;
+    world.ends_clean().await;
+}
+
+#[tokio::test]
+async fn a_build_that_writes_too_much_and_can_not_be_killed_is_given_up() {
+    let home = tempfile::tempdir().unwrap();
+    let proxy = EngineProxy::start(home.path().join("docker.sock"));
+    let world = World::with(&[&proxy.setting(), "limits.disk=8MiB"]).await;
+    let attempt = world.submit("echo ready; head -c 20m /dev/zero > large; while :; do sleep 1; done");
+    world.coordinator.prints(attempt, "ready").await;
+    proxy.set(Gate::NoKill);
+    let outcome = world.outcome(attempt).await;
+    assert!(engine_failed(&outcome) && outcome.message().unwrap().contains("can't kill"), "{outcome:?}");
+    proxy.set(Gate::Open);
+    world.runner.becomes_empty().await;
+    world.ends_clean().await;
+}
+
 #[tokio::test]
 async fn a_container_that_someone_removes_is_not_the_builds_failure() {
     let world = World::new().await;
@@ -114,11 +148,16 @@ async fn the_runners_network_comes_back_when_someone_removes_it_and_goes_with_th
     let first = world.submit("true");
     assert_eq!(world.outcome(first).await, Outcome::Succeeded);
     world.coordinator.cleaned(first).await;
-    docker(&["network", "rm", &format!("caisson-{}", world.runner.name)]);
+    docker(&["network", "rm", &network(&world.runner.name)]);
     let second = world.submit("true");
     assert_eq!(world.outcome(second).await, Outcome::Succeeded);
     assert_eq!(owned(&world.runner.name).await.iter().filter(|owned| owned.attempt.is_none()).count(), 1);
     world.ends_clean().await;
+}
+
+/// What a runner's network is called.
+fn network(runner: &str) -> String {
+    docker(&["network", "ls", "--filter", &format!("label=caisson.runner={runner}"), "--format", "{{.Name}}"])
 }
 
 #[tokio::test]

@@ -7,7 +7,12 @@ use caisson_protocol::{Outcome, RunnerMessage, Stream};
 use serde_json::json;
 
 use super::World;
-use crate::world::{IMAGE, Registry, docker, registry::OWN_BYTES, servers, until};
+use crate::world::{
+    IMAGE, Registry, docker,
+    registry::OWN_BYTES,
+    servers::{self, EngineProxy, Gate},
+    until,
+};
 
 fn reason(outcome: &Outcome) -> &'static str {
     outcome.reason().unwrap_or("none")
@@ -39,6 +44,32 @@ async fn what_is_refused_is_not_asked_for_again() {
         let said = world.coordinator.log_text(attempt, Stream::Caisson);
         assert!(!said.contains("trying again"), "{said}");
     }
+    world.ends_clean().await;
+}
+
+/// What it says is part of the build's end, which has to reach the coordinator.
+#[tokio::test]
+async fn a_registry_that_says_no_at_length_is_cut_short() {
+    let world = World::new().await;
+    let registry = servers::registry().await;
+    let attempt = world.submit_in(&format!("{registry}/verbose/app:1"), "true");
+    let outcome = world.outcome(attempt).await;
+    assert!(reason(&outcome).starts_with("image_"), "{outcome:?}");
+    assert!(outcome.message().unwrap().len() < 10_000, "{} bytes", outcome.message().unwrap().len());
+    assert!(world.coordinator.log_text(attempt, Stream::Caisson).len() < 30_000);
+    world.ends_clean().await;
+}
+
+/// As who tidies up an engine may remove it, after it was looked for.
+#[tokio::test]
+async fn an_image_that_is_gone_by_the_time_it_is_used_is_looked_for_again() {
+    let home = tempfile::tempdir().unwrap();
+    let proxy = EngineProxy::start(home.path().join("docker.sock"));
+    let world = World::with(&[&proxy.setting()]).await;
+    proxy.set(Gate::ForgetsImage);
+    let attempt = world.submit("true");
+    assert_eq!(world.outcome(attempt).await, Outcome::Succeeded);
+    proxy.has_forgotten();
     world.ends_clean().await;
 }
 

@@ -1,9 +1,11 @@
 //! The runner's own end: asked for, asked for twice, and not asked for at all.
 
+use std::{os::unix::fs::PermissionsExt, path::Path};
+
 use caisson_protocol::{CoordinatorMessage, HeldPhase, Outcome, RunnerMessage, Stream};
 
 use super::World;
-use crate::world::{Runner, names, owned, until};
+use crate::world::{Runner, docker, names, owned, until};
 
 #[tokio::test]
 async fn a_finished_result_survives_the_runners_death() {
@@ -58,6 +60,32 @@ async fn the_sweep_leaves_other_runners_alone() {
     assert_eq!(world.outcome(attempt).await, Outcome::Succeeded);
     assert_eq!(world.coordinator.log_text(attempt, Stream::Stdout), "ready\nalive\n");
     world.ends_clean().await;
+}
+
+/// Of another coordinator, on one engine. And an image that somebody makes of a build's container has its labels.
+#[tokio::test]
+async fn the_sweep_leaves_a_namesake_alone_and_what_only_bears_its_labels() {
+    let mut world = World::new().await;
+    let attempt = world.submit("echo ready; while [ ! -e go ]; do sleep 0.05; done; echo alive");
+    world.coordinator.prints(attempt, "ready").await;
+    let copy = format!("caisson-test-copy-{}", uuid::Uuid::new_v4().simple());
+    docker(&["commit", &format!("caisson-{attempt}"), &copy]);
+    docker(&["run", "--detach", "--network", "none", "--name", &copy, "--entrypoint", "sleep", &copy, "1000"]);
+    let home = tempfile::tempdir().unwrap();
+    let name = format!("name={}", world.runner.name);
+    let mut namesake = Runner::start_at(home.path(), "http://127.0.0.1:1", &["connect.attempts=1", &name]);
+    assert_eq!(namesake.exit_code().await, Some(1));
+    world.go(attempt);
+    assert_eq!(world.outcome(attempt).await, Outcome::Succeeded);
+    assert_eq!(world.coordinator.log_text(attempt, Stream::Stdout), "ready\nalive\n");
+    world.coordinator.cleaned(attempt).await;
+
+    // Neither at its start nor at its end.
+    assert_eq!(world.runner.end().await, Some(0));
+    assert_eq!(docker(&["ps", "--filter", &format!("name={copy}"), "--format", "{{.Names}}"]), copy);
+    docker(&["rm", "--force", &copy]);
+    docker(&["rmi", &copy]);
+    world.runner.has_left_nothing().await;
 }
 
 #[tokio::test]
@@ -116,6 +144,22 @@ async fn a_result_that_could_not_be_delivered_waits_for_the_next_start() {
     world.coordinator.look(|seen| seen.acknowledges_no_end = false);
     world.runner.restart();
     assert_eq!(world.outcome(attempt).await, Outcome::Succeeded);
+    world.ends_clean().await;
+}
+
+#[tokio::test]
+async fn s57_nobody_else_on_its_host_reads_what_a_runner_keeps() {
+    let home = tempfile::tempdir().unwrap();
+    let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    // Also where the folder was there before.
+    std::fs::create_dir_all(home.path().join("runner/work/spool")).unwrap();
+    let world = World::within(home, &[]).await;
+    let attempt = world.submit("true");
+    assert_eq!(world.outcome(attempt).await, Outcome::Succeeded);
+    for folder in ["spool", "mirrors", "tmp"] {
+        assert_eq!(mode(&world.runner.work_dir().join(folder)), 0o700, "{folder}");
+    }
+    assert_eq!(mode(&world.runner.work_dir().join("credential")), 0o600);
     world.ends_clean().await;
 }
 

@@ -7,8 +7,8 @@ use caisson_protocol::{AttemptId, BuildId, Network, Outcome, Stream};
 use caisson_runner::{
     config::Config,
     engine::{
-        Archive, ContainerRequest, Engine, EngineError, Owned, OwnedKind, WorkspaceMount, container_name,
-        docker::DockerEngine,
+        Archive, ContainerRequest, Engine, EngineError, Owned, OwnedKind, Owner, WorkspaceMount,
+        container_name, docker::DockerEngine,
     },
 };
 use caisson_settings::Period;
@@ -35,20 +35,25 @@ async fn the_way_that_suits_the_engine_and_the_runner_is_found_out_and_said() {
     assert!(found.ends_with(", workspaces uploaded"), "{found}");
 }
 
+fn owner() -> Owner {
+    let runner = format!("test-{}", uuid::Uuid::new_v4().simple()).parse().unwrap();
+    Owner { runner, ..Config::default().owner() }
+}
+
 #[tokio::test]
 async fn an_engine_that_does_not_see_the_runners_files_is_told_from_one_that_does() {
     let engine = DockerEngine::at(&Config::default().engine).unwrap();
-    let runner = format!("test-{}", uuid::Uuid::new_v4().simple()).parse().unwrap();
+    let owner = owner();
     let home = tempfile::tempdir().unwrap();
     std::fs::write(home.path().join("file"), "").unwrap();
-    let sees = async |folder: &Path, file| engine.sees(&runner, folder, file).await;
+    let sees = async |folder: &Path, file| engine.sees(&owner, folder, file).await;
     assert_eq!(sees(home.path(), "file").await, Ok(true));
     // Elsewhere, a folder of that name has other files, or there is none.
     assert_eq!(sees(home.path(), "other").await, Ok(false));
     assert_eq!(sees(&home.path().join("elsewhere"), "file").await, Ok(false));
     assert!(!home.path().join("elsewhere").exists(), "the engine made the folder it was asked for");
-    assert_eq!(engine.list_owned(&runner).await.unwrap(), []);
-    assert_eq!(docker(&["images", "-q", &format!("caisson-probe:{runner}")]), "");
+    assert_eq!(engine.list_owned(&owner).await.unwrap(), []);
+    assert_eq!(docker(&["images", "-q", &format!("caisson-probe:{}", owner.runner)]), "");
 }
 
 #[tokio::test]
@@ -147,7 +152,7 @@ impl Waiting {
         let attempt = AttemptId { build: BuildId(uuid::Uuid::now_v7()), number: 1 };
         let request = ContainerRequest {
             attempt,
-            runner: config.name,
+            owner: config.owner(),
             image: IMAGE.into(),
             command: "true".into(),
             environment: BTreeMap::new(),

@@ -164,7 +164,13 @@ impl Build<'_> {
     async fn finish(&self, outcome: Outcome) {
         self.moment().await;
         let resolved_commit = self.resolved_commit.clone();
-        let report = AttemptReport { outcome, phases: Phases::default(), resolved_commit, log_bytes: 0 };
+        let report = AttemptReport {
+            outcome,
+            phases: Phases::default(),
+            resolved_commit,
+            image_digest: None,
+            log_bytes: 0,
+        };
         let report = self.builds.keep_report(self.id, self.run, report);
         self.moment().await;
         self.builds.world.note(format_args!(

@@ -70,7 +70,13 @@ pub(crate) fn registration(name: &str, instance: u64, capacity: u32) -> Registra
 }
 
 pub(crate) fn report(outcome: Outcome) -> AttemptReport {
-    AttemptReport { outcome, phases: Phases::default(), resolved_commit: None, log_bytes: 0 }
+    AttemptReport {
+        outcome,
+        phases: Phases::default(),
+        resolved_commit: None,
+        image_digest: None,
+        log_bytes: 0,
+    }
 }
 
 pub(crate) fn commit() -> ResolvedCommit {

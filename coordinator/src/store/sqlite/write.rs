@@ -140,11 +140,13 @@ fn attempt_ended(
     let phases = &report.phases;
     attempt_row(
         tx,
-        "UPDATE attempts SET resolved_commit = coalesce(:commit, resolved_commit), log_bytes = :log_bytes,
+        "UPDATE attempts SET resolved_commit = coalesce(:commit, resolved_commit),
+            image_digest = coalesce(:digest, image_digest), log_bytes = :log_bytes,
             clone_ms = :clone, image_ms = :image, create_ms = :create, run_ms = :run, cleanup_ms = :cleanup",
         attempt,
         &[
             (":commit", &report.resolved_commit.as_ref().map(ToString::to_string)),
+            (":digest", &report.image_digest),
             (":log_bytes", &count(report.log_bytes)),
             (":clone", &phases.clone_ms.map(count)),
             (":image", &phases.image_ms.map(count)),

@@ -53,6 +53,7 @@ laws! {
     how_a_build_ended_reads_back_as_written
     a_specification_reads_back_as_written
     a_commit_learnt_when_it_started_outlives_a_report_without_one
+    an_image_is_known_though_its_start_was_told_too_late
     a_store_that_is_well_says_so
 }
 
@@ -407,6 +408,16 @@ async fn a_specification_reads_back_as_written(shelf: Shelf) {
     let shelf = shelf.reopened();
     assert_eq!(shelf.find(1).await.spec, spec);
     assert_eq!(shelf.live(1).await.unwrap().spec, spec);
+}
+
+async fn an_image_is_known_though_its_start_was_told_too_late(shelf: Shelf) {
+    let digest = Some("sha256:0123".to_owned());
+    let end = AttemptEnd::Reported(caisson_protocol::AttemptReport {
+        image_digest: digest.clone(),
+        ..report(Outcome::Succeeded, 0)
+    });
+    shelf.commit(&[submitted(1), assigned(1, 1, "r1"), over(1, 1, end, false)]).await;
+    assert_eq!(shelf.find(1).await.attempts[0].image_digest, digest);
 }
 
 async fn a_commit_learnt_when_it_started_outlives_a_report_without_one(shelf: Shelf) {

@@ -20,7 +20,13 @@ pub(crate) fn phases() -> Phases {
 }
 
 pub(crate) fn report(outcome: Outcome, log_bytes: u64) -> AttemptReport {
-    AttemptReport { outcome, phases: phases(), resolved_commit: Some(commit()), log_bytes }
+    AttemptReport {
+        outcome,
+        phases: phases(),
+        resolved_commit: Some(commit()),
+        image_digest: None,
+        log_bytes,
+    }
 }
 
 /// A failure of the infrastructure, which another attempt may not meet.

@@ -109,24 +109,25 @@ pub(super) async fn wait(engine: &DockerEngine, container: &ContainerId) -> Resu
     }
 }
 
-pub(super) async fn inspect(engine: &DockerEngine, container: &ContainerId) -> Result<Exit, EngineError> {
+pub(super) async fn inspect(
+    engine: &DockerEngine,
+    container: &ContainerId,
+) -> Result<Option<Exit>, EngineError> {
     let found = engine.call("inspect container", engine.docker.inspect_container(&container.0, None)).await?;
     let state = found.state.unwrap_or_default();
     if state.running == Some(true) {
-        return Err(EngineError::Failed(format!(
-            "container {container} runs on after it was said to have ended"
-        )));
+        return Ok(None);
     }
     // Someone removes it, and so it was ended.
     if matches!(state.status, Some(ContainerStateStatusEnum::REMOVING | ContainerStateStatusEnum::DEAD)) {
         return Err(EngineError::NotFound(format!("container {container} is being removed")));
     }
     let unknown = || EngineError::Failed(format!("it does not know how container {container} ended"));
-    Ok(Exit {
+    Ok(Some(Exit {
         code: state.exit_code.ok_or_else(unknown)?,
         out_of_memory: state.oom_killed == Some(true),
         engine_error: state.error.filter(|error| !error.is_empty()),
-    })
+    }))
 }
 
 pub(super) async fn has_shell(
@@ -147,16 +148,24 @@ pub(super) async fn has_shell(
     Ok(false)
 }
 
-/// Its own layer, and the volumes that it has: its workspace's, and those that its image declares.
-pub(super) async fn written(engine: &DockerEngine, container: &ContainerId) -> Result<u64, EngineError> {
+/// Its own layer, and the volumes that it has: its workspace's, and those that its image declares. An engine measures
+/// for as long as that takes, and answers with -1 or an error where it fails.
+pub(super) async fn written(
+    engine: &DockerEngine,
+    container: &ContainerId,
+) -> Result<Option<u64>, EngineError> {
     let options = InspectContainerOptions { size: true };
     let inspect = engine.docker.inspect_container(&container.0, Some(options));
-    let found = engine.call("measure container", inspect).await?;
-    let layer = found.size_rw.and_then(|bytes| u64::try_from(bytes).ok()).unwrap_or_default();
+    let found = match engine.measure("measure container", inspect).await {
+        Err(EngineError::Failed(_)) => return Ok(None),
+        found => found?,
+    };
+    let layer = found.size_rw.unwrap_or_default();
     let mounts = found.mounts.into_iter().flatten();
     let of_volumes = mounts.filter(|mount| mount.typ.as_deref() == Some("volume"));
     let names: BTreeSet<String> = of_volumes.filter_map(|mount| mount.name).collect();
-    Ok(layer + volumes::bytes(engine, &names).await?)
+    let volumes = volumes::bytes(engine, &names).await?;
+    Ok(u64::try_from(layer).ok().zip(volumes).map(|(layer, volumes)| layer + volumes))
 }
 
 pub(super) async fn kill(

@@ -80,15 +80,25 @@ async fn inspect(engine: &DockerEngine, image: &ImageRef) -> Result<Option<Image
     };
     let environment = found.config.and_then(|config| config.env).unwrap_or_default();
     let path = environment.iter().find_map(|variable| variable.strip_prefix("PATH="));
-    let digests = found.repo_digests.unwrap_or_default();
-    let digest = digests.first().and_then(|digest| digest.split_once('@'));
     Ok(Some(Image {
         id: found.id.unwrap_or_else(|| image.to_string()),
-        digest: digest.map(|(_, digest)| digest.to_owned()),
+        digest: digest(image, &found.repo_digests.unwrap_or_default()),
         architecture: found.architecture.unwrap_or_default(),
         path: path.unwrap_or_default().to_owned(),
         pulled: false,
     }))
+}
+
+/// The digest by which an image's own repository knows it: the same image may have come from others, too.
+fn digest(image: &ImageRef, digests: &[String]) -> Option<String> {
+    let name = image.as_str().split('@').next().unwrap_or_default();
+    let repository = match name.rsplit_once(':') {
+        Some((repository, tag)) if !tag.contains('/') => repository,
+        _ => name,
+    };
+    let known = || digests.iter().filter_map(|digest| digest.split_once('@'));
+    let own = known().find(|(known, _)| *known == repository || known.ends_with(&format!("/{repository}")));
+    own.or_else(|| known().next()).map(|(_, digest)| digest.to_owned())
 }
 
 /// Tries again where the registry may be better in a moment.
@@ -232,6 +242,18 @@ mod tests {
 
     fn image(text: &str) -> ImageRef {
         text.parse().unwrap()
+    }
+
+    #[test]
+    fn a_digest_is_that_of_the_images_own_repository() {
+        let digests =
+            ["r.example.org:5000/other@sha256:1", "r.example.org:5000/app@sha256:2", "busybox@sha256:3"]
+                .map(str::to_owned);
+        for (name, expected) in [("r.example.org:5000/app:1", "2"), ("busybox", "3"), ("elsewhere/app", "1")]
+        {
+            assert_eq!(digest(&image(name), &digests), Some(format!("sha256:{expected}")), "{name}");
+        }
+        assert_eq!(digest(&image("busybox"), &[]), None);
     }
 
     #[test]

@@ -14,7 +14,7 @@ use futures_util::TryStreamExt;
 use super::{DockerEngine, images, label, request};
 use crate::{
     config::RunnerName,
-    engine::{Engine, EngineError, Owned, OwnedKind},
+    engine::{Engine, EngineError, Owned, OwnedKind, Owner},
 };
 
 /// The image's name; its tag is the runner's name.
@@ -24,19 +24,24 @@ const FOLDER: &str = "/probe";
 /// A tar archive without entries.
 const EMPTY_ARCHIVE: &[u8] = &[0; 10240];
 
+/// The name of the container.
+pub(super) fn name(owner: &Owner) -> String {
+    format!("caisson-probe-{}", owner.runner)
+}
+
 pub(super) async fn sees(
     engine: &DockerEngine,
-    runner: &RunnerName,
+    owner: &Owner,
     folder: &Path,
     file: &str,
 ) -> Result<bool, EngineError> {
-    let name = format!("caisson-probe-{runner}");
+    let (name, runner) = (name(owner), &owner.runner);
     let container = Owned { kind: OwnedKind::Container, id: name.clone(), attempt: None };
     // A probe that was interrupted may have left both.
     engine.remove(&container).await?;
     images::remove(engine, &format!("{IMAGE}:{runner}")).await?;
-    let image = import(engine, runner).await?;
-    let seen = match create(engine, runner, name, &image, folder).await {
+    let image = import(engine, &owner.runner).await?;
+    let seen = match create(engine, owner, name, &image, folder).await {
         Ok(()) => look(engine, &container.id, file).await,
         // It has no such folder.
         Err(EngineError::Refused(_)) => Ok(false),
@@ -64,7 +69,7 @@ async fn import(engine: &DockerEngine, runner: &RunnerName) -> Result<String, En
 
 async fn create(
     engine: &DockerEngine,
-    runner: &RunnerName,
+    owner: &Owner,
     name: String,
     image: &str,
     folder: &Path,
@@ -73,7 +78,7 @@ async fn create(
         image: Some(image.to_owned()),
         // It is not there, and is never started.
         cmd: Some(vec!["probe".into()]),
-        labels: Some(HashMap::from([(label::RUNNER.to_owned(), runner.to_string())])),
+        labels: Some(HashMap::from(label::owner(owner))),
         host_config: Some(HostConfig {
             mounts: Some(vec![request::bind(folder, FOLDER)]),
             network_mode: Some("none".into()),

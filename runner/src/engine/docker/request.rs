@@ -11,8 +11,8 @@ use caisson_protocol::Network;
 
 use super::{Dialect, Facts, label};
 use crate::{
-    config::{Limits, RunnerName},
-    engine::{ContainerRequest, WORKSPACE, WorkspaceMount, container_name},
+    config::Limits,
+    engine::{ContainerRequest, Owner, WORKSPACE, WorkspaceMount, container_name},
 };
 
 /// What package managers and servers need as root in their own container: to own files, to become another user, to
@@ -23,8 +23,11 @@ const CAPABILITIES: [&str; 8] =
 
 /// The name of the network that a runner's builds join.
 #[must_use]
-pub fn network_name(runner: &RunnerName) -> String {
-    format!("caisson-{runner}")
+pub fn network_name(owner: &Owner) -> String {
+    let coordinator =
+        uuid::Uuid::new_v5(&uuid::Uuid::NAMESPACE_URL, owner.coordinator.to_string().as_bytes());
+    let coordinator = coordinator.simple().to_string();
+    format!("caisson-{}-{}", owner.runner, &coordinator[..8])
 }
 
 /// The request that makes a build's container.
@@ -48,11 +51,11 @@ pub(super) fn body(request: &ContainerRequest, facts: &Facts) -> ContainerCreate
 }
 
 fn labels(request: &ContainerRequest) -> HashMap<String, String> {
-    HashMap::from([
+    let of_attempt = [
         (label::BUILD.to_owned(), request.attempt.build.to_string()),
         (label::ATTEMPT.to_owned(), request.attempt.to_string()),
-        (label::RUNNER.to_owned(), request.runner.to_string()),
-    ])
+    ];
+    of_attempt.into_iter().chain(label::owner(&request.owner)).collect()
 }
 
 /// By its labels the sweep finds a volume that was left behind.
@@ -91,7 +94,7 @@ fn host_config(request: &ContainerRequest, facts: &Facts) -> HostConfig {
     HostConfig {
         mounts: Some(vec![workspace(request)]),
         network_mode: Some(match request.network {
-            Network::Bridge => network_name(&request.runner),
+            Network::Bridge => network_name(&request.owner),
             Network::None => "none".into(),
         }),
         privileged: Some(false),
@@ -149,14 +152,14 @@ mod tests {
     use caisson_settings::ByteSize;
 
     use super::*;
-    use crate::config::Config;
+    use crate::config::{Config, CoordinatorUrl};
 
     fn request() -> ContainerRequest {
         let limits =
             Limits { memory: Some(ByteSize::mib(512)), cpus: 1.5, nofile: 1024, ..Config::default().limits };
         ContainerRequest {
             attempt: "019aac1e-7c00-7000-8000-000000000001.2".parse().unwrap(),
-            runner: "r1".parse().unwrap(),
+            owner: Owner { runner: "r1".parse().unwrap(), coordinator: CoordinatorUrl::default() },
             image: "sha256:0123".into(),
             command: "make test".into(),
             environment: BTreeMap::from([("CI".into(), "true".into())]),

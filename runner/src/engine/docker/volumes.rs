@@ -29,23 +29,27 @@ struct Volume {
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
 struct UsageData {
-    /// In bytes; -1 where the volume's driver does not know.
+    /// In bytes; -1 where it could not be measured, or the volume's driver does not know.
     size: i64,
 }
 
-/// What the volumes of these names take together, in bytes. No names cost no call.
-pub(super) async fn bytes(engine: &DockerEngine, names: &BTreeSet<String>) -> Result<u64, EngineError> {
+/// What the volumes of these names take together, in bytes; nothing where the engine can't tell of one. No names cost
+/// no call.
+pub(super) async fn bytes(
+    engine: &DockerEngine,
+    names: &BTreeSet<String>,
+) -> Result<Option<u64>, EngineError> {
     if names.is_empty() {
-        return Ok(0);
+        return Ok(Some(0));
     }
     let answer = {
         let _turn = engine.measuring.lock().await;
         let asking = asking_for(&engine.docker, question(&engine.facts().api));
-        engine.call("measure volumes", asking.ping()).await?
+        engine.measure("measure volumes", asking.ping()).await?
     };
     let sizes = sizes(&answer)
         .map_err(|error| EngineError::Failed(format!("it does not say what its volumes take: {error}")))?;
-    Ok(names.iter().filter_map(|name| sizes.get(name)).sum())
+    Ok(names.iter().map(|name| sizes.get(name).copied().flatten()).sum())
 }
 
 /// A client whose calls all ask for this. bollard knows the newest engines' answer alone, and hands out the text of no
@@ -72,14 +76,11 @@ fn question(api: &str) -> PathAndQuery {
     older.unwrap_or_else(|| PathAndQuery::from_static(NEWEST))
 }
 
-fn sizes(answer: &str) -> serde_json::Result<BTreeMap<String, u64>> {
+fn sizes(answer: &str) -> serde_json::Result<BTreeMap<String, Option<u64>>> {
     let usage: Usage = serde_json::from_str(answer)?;
     let volumes = usage.volumes.into_iter().flatten();
-    let sizes = volumes.map(|Volume { name, usage_data }| {
-        let size = usage_data.and_then(|usage| u64::try_from(usage.size).ok());
-        (name, size.unwrap_or_default())
-    });
-    Ok(sizes.collect())
+    let size = |usage: UsageData| u64::try_from(usage.size).ok();
+    Ok(volumes.map(|Volume { name, usage_data }| (name, usage_data.and_then(size))).collect())
 }
 
 #[cfg(test)]
@@ -98,8 +99,8 @@ mod tests {
         let docker = r#"{"LayersSize":7,"Images":null,"Volumes":[
             {"Name":"a","Driver":"local","UsageData":{"RefCount":1,"Size":20971520}},
             {"Name":"elsewhere","UsageData":{"RefCount":0,"Size":-1}}, {"Name":"unknown"}]}"#;
-        let expected =
-            [("a", 20_971_520), ("elsewhere", 0), ("unknown", 0)].map(|(name, size)| (name.into(), size));
+        let expected = [("a", Some(20_971_520)), ("elsewhere", None), ("unknown", None)];
+        let expected = expected.map(|(name, size)| (name.to_owned(), size));
         assert_eq!(sizes(docker).unwrap(), BTreeMap::from(expected));
         assert_eq!(sizes(r#"{"Volumes":null}"#).unwrap(), BTreeMap::new());
         assert!(sizes("OK").is_err());

@@ -13,10 +13,7 @@ pub(crate) mod tmpfs;
 use std::{marker::PhantomData, path::Path, process::Command, time::Duration};
 
 use caisson_protocol::{AttemptId, BuildSpec, Outcome};
-use caisson_runner::{
-    config::Config,
-    engine::{Engine, Owned, docker::DockerEngine},
-};
+use caisson_runner::engine::{Owned, OwnedKind};
 use serde_json::json;
 use tempfile::TempDir;
 
@@ -159,13 +156,26 @@ pub(crate) async fn owned(runner: &str) -> Vec<Owned> {
 
 /// What bears a runner's label on an engine that is perhaps not the machine's.
 pub(crate) async fn owned_at(runner: &str, host: Option<&str>) -> Vec<Owned> {
-    let mut config = Config::default().engine;
-    if let Some(host) = host {
-        config.host = host.to_owned().try_into().unwrap();
-    }
-    let engine = DockerEngine::at(&config).expect("run scripts/engine && scripts/images");
-    let listed = engine.list_owned(&runner.parse().unwrap()).await;
-    listed.expect("these tests need a Docker engine and the test image: run scripts/engine && scripts/images")
+    let filter = format!("label=caisson.runner={runner}");
+    let host: Vec<String> = host.into_iter().flat_map(|host| ["-H".to_owned(), host.to_owned()]).collect();
+    let list = move |kind, arguments: &[&str], id: &str| -> Vec<Owned> {
+        let format = format!("{id} {{{{.Label \"caisson.attempt\"}}}}");
+        let host: Vec<&str> = host.iter().map(String::as_str).collect();
+        let listed = docker(&[&host, arguments, &["--filter", &filter, "--format", &format]].concat());
+        let owned = |line: &str| {
+            let (id, attempt) = line.split_once(' ').unwrap_or((line, ""));
+            Owned { kind, id: id.to_owned(), attempt: attempt.parse().ok() }
+        };
+        listed.lines().map(owned).collect()
+    };
+    let list_all = move || {
+        let containers = list(OwnedKind::Container, &["ps", "--all"], "{{.ID}}");
+        let volumes = list(OwnedKind::Volume, &["volume", "ls"], "{{.Name}}");
+        let networks = list(OwnedKind::Network, &["network", "ls"], "{{.ID}}");
+        [containers, volumes, networks].concat()
+    };
+    // The way to the engine may lead through this very process.
+    tokio::task::spawn_blocking(list_all).await.unwrap()
 }
 
 /// Runs the docker command and gives what it prints.

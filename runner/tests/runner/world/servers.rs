@@ -102,7 +102,8 @@ pub(crate) async fn dripping(server: SocketAddr, at_once: usize) -> SocketAddr {
     address
 }
 
-/// An image registry that knows no image. It gives none of those under `private/`, breaks under `broken/`, has no time under `busy/`, and says nothing under `silent/`.
+/// An image registry that knows no image. It gives none of those under `private/`, nor under `verbose/`, where it says so
+/// at length; it breaks under `broken/`, has no time under `busy/`, and says nothing under `silent/`.
 pub(crate) async fn registry() -> SocketAddr {
     let routes = Router::new().fallback(async |request: Request| {
         let path = request.uri().path();
@@ -115,6 +116,8 @@ pub(crate) async fn registry() -> SocketAddr {
             StatusCode::INTERNAL_SERVER_ERROR.into_response()
         } else if path.starts_with("/v2/busy/") {
             (StatusCode::TOO_MANY_REQUESTS, refusal("TOOMANYREQUESTS")).into_response()
+        } else if path.starts_with("/v2/verbose/") {
+            (StatusCode::FORBIDDEN, refusal(&"no ".repeat(1_000_000))).into_response()
         } else if path.starts_with("/v2/silent/") {
             std::future::pending().await
         } else {
@@ -163,18 +166,29 @@ pub(crate) enum Gate {
     NothingNew,
     /// Nothing, as when it was killed.
     Shut,
+    /// Nothing, and what is there stays open, as when its host has lost its power.
+    Dead,
+    /// Everything but what would kill a container.
+    NoKill,
+    /// Everything, but that for the next container there is no image.
+    ForgetsImage,
 }
 
 impl EngineProxy {
     pub(crate) fn start(path: PathBuf) -> Self {
         let (open, gate) = watch::channel(Gate::Open);
+        let opener = open.clone();
         let proxy = Self { path, open };
         let listener = UnixListener::bind(&proxy.path).unwrap();
         tokio::spawn(async move {
             loop {
                 let (client, _) = listener.accept().await.unwrap();
-                if *gate.borrow() == Gate::Open {
-                    tokio::spawn(pass(client, gate.clone()));
+                let now = *gate.borrow();
+                match now {
+                    Gate::NothingNew | Gate::Shut => {}
+                    Gate::Open | Gate::Dead | Gate::NoKill | Gate::ForgetsImage => {
+                        tokio::spawn(pass(client, opener.clone(), gate.clone()));
+                    }
                 }
             }
         });
@@ -185,17 +199,71 @@ impl EngineProxy {
         self.open.send_replace(gate);
     }
 
+    /// It did what `Gate::ForgetsImage` says, and is open.
+    pub(crate) fn has_forgotten(&self) {
+        assert_eq!(*self.open.borrow(), Gate::Open);
+    }
+
     pub(crate) fn setting(&self) -> String {
         format!("engine.host=unix://{}", self.path.display())
     }
 }
 
-async fn pass(mut client: UnixStream, mut gate: watch::Receiver<Gate>) {
-    let mut engine = UnixStream::connect("/var/run/docker.sock").await.expect("run scripts/engine");
-    tokio::select! {
-        _ = tokio::io::copy_bidirectional(&mut client, &mut engine) => {}
-        _ = gate.wait_for(|gate| *gate == Gate::Shut) => {}
+async fn pass(client: UnixStream, opener: watch::Sender<Gate>, mut gate: watch::Receiver<Gate>) {
+    let engine = UnixStream::connect("/var/run/docker.sock").await.expect("run scripts/engine");
+    let (mut from_client, mut to_client) = client.into_split();
+    let (mut from_engine, mut to_engine) = engine.into_split();
+    let (mut question, mut answered, mut body) = (vec![0; 65536], vec![0; 65536], vec![0; 65536]);
+    let mut asks = true;
+    loop {
+        let dead = *gate.borrow_and_update() == Gate::Dead;
+        tokio::select! {
+            asked = from_client.read(&mut question), if asks && !dead => {
+                let Ok(length) = asked else { break };
+                let question = &question[..length];
+                if question.is_empty() {
+                    asks = false;
+                    let _ = to_engine.shutdown().await;
+                    continue;
+                }
+                let now = *gate.borrow();
+                if now == Gate::NoKill && asks_for(question, "/kill?") {
+                    to_client.write_all(answer("500 Internal Server Error", "can't kill").as_bytes()).await.unwrap();
+                } else if now == Gate::ForgetsImage && asks_for(question, "/containers/create?") {
+                    opener.send_replace(Gate::Open);
+                    // Its body comes apart.
+                    if !question.ends_with(b"}") {
+                        let _ = from_client.read(&mut body).await;
+                    }
+                    to_client.write_all(answer("404 Not Found", "no such image").as_bytes()).await.unwrap();
+                } else if to_engine.write_all(question).await.is_err() {
+                    break;
+                }
+            }
+            read = from_engine.read(&mut answered), if !dead => {
+                let Ok(length @ 1..) = read else { break };
+                if to_client.write_all(&answered[..length]).await.is_err() {
+                    break;
+                }
+            }
+            changed = gate.changed() => if changed.is_err() { break },
+        }
+        if *gate.borrow() == Gate::Shut {
+            break;
+        }
     }
+}
+
+/// The head of a request comes in one piece.
+fn asks_for(question: &[u8], what: &str) -> bool {
+    let line = question.split(|byte| *byte == b'\r').next().unwrap_or_default();
+    String::from_utf8_lossy(line).contains(what)
+}
+
+fn answer(status: &str, message: &str) -> String {
+    let body = json!({"message": message}).to_string();
+    let length = body.len();
+    format!("HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n{body}")
 }
 
 async fn serve(routes: Router) -> SocketAddr {

@@ -8,8 +8,8 @@ use std::{
 
 use caisson_protocol::{Commit, ErrorReason, RepositoryUrl, ResolvedCommit};
 use git2::{
-    AutotagOption, Cred, CredentialType, Direction, ErrorClass, ErrorCode, FetchOptions, FetchPrune,
-    ObjectType, Oid, ProxyOptions, RemoteCallbacks, RemoteRedirect, Repository, RepositoryInitOptions,
+    AutotagOption, Cred, CredentialType, Direction, ErrorClass, ErrorCode, FetchOptions, ObjectType, Oid,
+    ProxyOptions, RemoteCallbacks, RemoteRedirect, RemoteUpdateFlags, Repository, RepositoryInitOptions,
 };
 
 use super::{
@@ -212,19 +212,21 @@ fn fetch(
     options
         .remote_callbacks(callbacks(request, teller))
         .proxy_options(proxy())
-        .prune(FetchPrune::On)
-        .download_tags(AutotagOption::None)
-        .update_fetchhead(false)
         .follow_redirects(RemoteRedirect::None);
     let mut connection =
         remote.connect_auth(Direction::Fetch, Some(callbacks(request, teller)), Some(proxy()))?;
-    if let Ok(branch) = connection.default_branch()
+    let default_branch = connection.default_branch();
+    let remote = connection.remote();
+    remote.download(refspecs, Some(&mut options))?;
+    // What is gone goes first: `rel` stands in the way of `rel/1`, and the other way round.
+    remote.prune(None)?;
+    if let Ok(branch) = &default_branch
         && let Ok(branch) = branch.as_str()
     {
         // So that HEAD means here what it means there.
         repository.set_head(branch)?;
     }
-    connection.remote().fetch(refspecs, Some(&mut options), None)
+    remote.update_tips(None, RemoteUpdateFlags::empty(), AutotagOption::None, None)
 }
 
 fn proxy() -> ProxyOptions<'static> {

@@ -52,6 +52,34 @@ async fn a_commit_that_no_branch_reaches_is_fetched_by_its_sha() {
     world.ends_clean().await;
 }
 
+/// A name that was a file is a folder, or the other way round, in the runner's mirror.
+#[tokio::test]
+async fn a_branch_that_is_renamed_is_found_by_its_new_name() {
+    let world = World::new().await;
+    let repository = &world.repository;
+    let http = servers::git_over_http(repository.path.parent().unwrap()).await;
+    repository.branch("deeper");
+    repository.branch("higher/1");
+    let urls = [repository.url(), format!("http://{http}/repository")];
+    let builds = async |name| {
+        for url in &urls {
+            let attempt = world.coordinator.assign(spec(url, name, "true"));
+            assert_eq!(world.outcome(attempt).await, Outcome::Succeeded, "{name} of {url}");
+        }
+    };
+    for name in ["deeper", "higher/1", "main"] {
+        builds(name).await;
+    }
+    for (from, to) in [("deeper", "deeper/1"), ("higher/1", "higher"), ("main", "main/1")] {
+        repository.rename_branch(from, to);
+        builds(to).await;
+        builds("HEAD").await;
+        let (reason, message) = error(&world, &urls[1], from).await;
+        assert_eq!(reason, ErrorReason::CommitNotFound, "{message}");
+    }
+    world.ends_clean().await;
+}
+
 #[tokio::test]
 async fn repositories_come_over_http_and_over_gits_own_protocol() {
     let world = World::with(&["capacity=2"]).await;

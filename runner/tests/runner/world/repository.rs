@@ -146,4 +146,15 @@ impl Repository {
         let tagger = Signature::now("A User", "user@example.org").unwrap();
         self.git.tag(name, &head, &tagger, "A release", false).unwrap();
     }
+    /// What was at one branch is at another, and so is `HEAD`, if it was there.
+    pub(crate) fn rename_branch(&self, from: &str, to: &str) {
+        let [from, to] = [from, to].map(|branch| format!("refs/heads/{branch}"));
+        let mut branch = self.git.find_reference(&from).unwrap();
+        let at = branch.target().unwrap();
+        branch.delete().unwrap();
+        self.git.reference(&to, at, false, "renamed").unwrap();
+        if self.git.find_reference("HEAD").unwrap().symbolic_target().unwrap() == Some(&from) {
+            self.git.set_head(&to).unwrap();
+        }
+    }
 }

@@ -2,7 +2,7 @@
 //! commit needs no network at all. A mirror that turns out to be damaged is thrown away and made anew, once.
 
 use std::{
-    fs,
+    fs, io,
     path::{Path, PathBuf},
 };
 
@@ -156,7 +156,7 @@ fn fetched(path: &Path, request: &Request, teller: &Teller) -> Result<ResolvedCo
 
 fn open_or_make(path: &Path, request: &Request, teller: &Teller) -> Result<Repository, Trouble> {
     if path.exists() {
-        remove_half_fetched(path).map_err(|error| Trouble::Error(disk_error(path, &error)))?;
+        remove_half_written(path).map_err(|error| Trouble::Error(disk_error(path, &error)))?;
         return Repository::open_bare(path).map_err(Trouble::Damaged);
     }
     let source = local_path(&request.repository).map(|folder| packs::git_folder(&folder));
@@ -171,7 +171,7 @@ fn open_or_make(path: &Path, request: &Request, teller: &Teller) -> Result<Repos
 fn make(path: &Path, source: Option<&Path>) -> Result<(), Box<dyn std::error::Error>> {
     let new = path.with_extension("new");
     match fs::remove_dir_all(&new) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error.into()),
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error.into()),
         _ => {}
     }
     let mut options = RepositoryInitOptions::new();
@@ -184,18 +184,43 @@ fn make(path: &Path, source: Option<&Path>) -> Result<(), Box<dyn std::error::Er
     Ok(fs::rename(&new, path)?)
 }
 
-/// What a process left that was killed while it fetched.
-fn remove_half_fetched(path: &Path) -> std::io::Result<()> {
-    let Ok(entries) = fs::read_dir(path.join("objects/pack")) else { return Ok(()) };
-    for entry in entries {
-        let entry = entry?;
-        let name = entry.file_name();
-        let name = name.to_string_lossy();
-        if name.starts_with("pack_git2_") || name.starts_with("tmp_") {
+/// What a process left that was killed while it fetched, or wrote a reference or a setting.
+fn remove_half_written(path: &Path) -> io::Result<()> {
+    let half_fetched = |name: &str| name.starts_with("pack_git2_") || name.starts_with("tmp_");
+    remove_files(&path.join("objects/pack"), &half_fetched)?;
+    // No reference's name ends so. Who held one held the mirror's lock as well, which is ours.
+    let lock = |name: &str| name.ends_with(".lock");
+    remove_files(path, &lock)?;
+    let mut folders = vec![path.join("refs")];
+    while let Some(folder) = folders.pop() {
+        remove_files(&folder, &lock)?;
+        folders.extend(subfolders(&folder)?);
+    }
+    Ok(())
+}
+
+/// Removes the files in a folder whose names are such.
+fn remove_files(folder: &Path, such: &dyn Fn(&str) -> bool) -> io::Result<()> {
+    for entry in entries(folder)? {
+        if such(&entry.file_name().to_string_lossy()) && entry.file_type()?.is_file() {
             fs::remove_file(entry.path())?;
         }
     }
     Ok(())
+}
+
+fn subfolders(folder: &Path) -> io::Result<Vec<PathBuf>> {
+    let is_folder = |entry: &fs::DirEntry| entry.file_type().is_ok_and(|kind| kind.is_dir());
+    Ok(entries(folder)?.into_iter().filter(is_folder).map(|entry| entry.path()).collect())
+}
+
+/// What is in a folder: nothing where there is none, as in a mirror that is damaged.
+fn entries(folder: &Path) -> io::Result<Vec<fs::DirEntry>> {
+    match fs::read_dir(folder) {
+        Ok(entries) => entries.collect(),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        Err(error) => Err(error),
+    }
 }
 
 fn fetch(

@@ -183,9 +183,7 @@ async fn a_damaged_mirror_is_made_anew() {
     let world = World::new().await;
     let first = world.submit("true");
     assert_eq!(world.outcome(first).await, Outcome::Succeeded);
-    let mirrors = world.runner.work_dir().join("mirrors");
-    let mirror = names(&mirrors).into_iter().find(|name| name.ends_with(".git")).unwrap();
-    let objects = mirrors.join(mirror).join("objects");
+    let objects = only_mirror(&world).join("objects");
     for folder in names(&objects) {
         for file in names(&objects.join(&folder)) {
             let path = objects.join(&folder).join(file);
@@ -196,6 +194,33 @@ async fn a_damaged_mirror_is_made_anew() {
     let by_name = world.submit("cat file.txt");
     assert_eq!(world.outcome(by_name).await, Outcome::Succeeded);
     assert_eq!(world.coordinator.log_text(by_name, Stream::Stdout), "hello\n");
+    world.ends_clean().await;
+}
+
+/// As one leaves it that is killed while it writes a reference.
+#[tokio::test]
+async fn locks_that_a_killed_checkout_left_keep_nobody_out() {
+    let world = World::new().await;
+    world.repository.branch("feature/x");
+    let first = world.submit("true");
+    assert_eq!(world.outcome(first).await, Outcome::Succeeded);
+    for lock in
+        ["HEAD.lock", "config.lock", "packed-refs.lock", "refs/heads/main.lock", "refs/heads/feature/x.lock"]
+    {
+        std::fs::write(only_mirror(&world).join(lock), "").unwrap();
+    }
+    let sha = world.repository.commit(&[("second.txt", "2\n")]);
+    world.repository.branch("feature/x");
+    for name in ["main", "feature/x", "HEAD"] {
+        let attempt = world.coordinator.assign(spec(&world.repository.url(), name, "true"));
+        let report = world.coordinator.finished(attempt).await;
+        assert_eq!(report.outcome, Outcome::Succeeded, "{name}");
+        assert_eq!(report.resolved_commit.unwrap().as_str(), sha, "{name}");
+    }
+    let said = world
+        .coordinator
+        .look(|seen| seen.logs.values().map(|log| log.text(Stream::Caisson)).collect::<String>());
+    assert!(!said.contains("anew"), "a good mirror was thrown away: {said}");
     world.ends_clean().await;
 }
 
@@ -383,6 +408,13 @@ async fn mirrors_stay_few_files_and_within_their_size() {
     assert_eq!(mirrors().len(), 1);
     assert_ne!(mirrors(), first);
     world.ends_clean().await;
+}
+
+/// Where the mirror of the one repository is that was built.
+fn only_mirror(world: &World) -> std::path::PathBuf {
+    let mirrors = world.runner.work_dir().join("mirrors");
+    let mirror = names(&mirrors).into_iter().find(|name| name.ends_with(".git")).unwrap();
+    mirrors.join(mirror)
 }
 
 /// Text that does not compress to much less than it is.

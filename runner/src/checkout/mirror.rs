@@ -302,9 +302,14 @@ fn callbacks<'a>(request: &'a Request, teller: &'a Teller) -> RemoteCallbacks<'a
     callbacks
 }
 
-/// What a name means: a branch before a tag, a tag's commit, then a SHA and what abbreviates one.
+/// What a name means: a whole SHA only itself; else a branch before a tag, a tag's commit, then what abbreviates a SHA.
 fn resolve(repository: &Repository, commit: &Commit) -> Result<Option<ResolvedCommit>, Trouble> {
     let name = commit.as_str();
+    if commit.as_sha().is_some() {
+        let object = Oid::from_str(name).and_then(|id| repository.find_object(id, None));
+        let commit = object.and_then(|object| object.peel(ObjectType::Commit));
+        return Ok(commit.ok().and_then(|commit| commit.id().to_string().parse().ok()));
+    }
     let head = if name == "HEAD" { vec!["HEAD".to_owned()] } else { Vec::new() };
     let references = [format!("refs/heads/{name}"), format!("refs/tags/{name}")];
     let mut found = None;

@@ -43,6 +43,28 @@ async fn branches_tags_and_shas_are_found() {
     world.ends_clean().await;
 }
 
+/// Not even a branch that bears the name of another commit is taken for it.
+#[tokio::test]
+async fn a_whole_sha_is_that_commit_whatever_branches_are_called() {
+    let world = World::new().await;
+    let repository = &world.repository;
+    let http = servers::git_over_http(repository.path.parent().unwrap()).await;
+    let nowhere = "0123456789012345678901234567890123456789";
+    let sha = repository.head();
+    repository.commit(&[("file.txt", "another\n")]);
+    for branch in [nowhere, &sha] {
+        repository.branch(branch);
+    }
+    for url in [repository.url(), format!("http://{http}/repository")] {
+        let attempt = world.coordinator.assign(spec(&url, &sha, "cat file.txt"));
+        assert_eq!(world.outcome(attempt).await, Outcome::Succeeded, "{url}");
+        assert_eq!(world.coordinator.log_text(attempt, Stream::Stdout), "hello\n");
+        let (reason, message) = error(&world, &url, nowhere).await;
+        assert_eq!(reason, ErrorReason::CommitNotFound, "{message}");
+    }
+    world.ends_clean().await;
+}
+
 #[tokio::test]
 async fn a_commit_that_no_branch_reaches_is_fetched_by_its_sha() {
     let world = World::new().await;

@@ -13,6 +13,7 @@ mod packs;
 mod progress;
 mod sandbox;
 mod shelf;
+mod sockets;
 mod targets;
 mod wire;
 
@@ -98,6 +99,12 @@ impl Checkout {
             None => Vec::new(),
         };
         std::fs::write(ssh.join("known_hosts"), keys)?;
+        if git.ssh_key_file.is_none() && std::env::var_os("SSH_AUTH_SOCK").is_some() {
+            warn!(
+                "checkouts over ssh reach the ssh agent, and so whatever else listens at a path, such as the engine: \
+                 with git.ssh_key_file they need no agent"
+            );
+        }
         let targets = Targets::new(&git, coordinator);
         Ok(Self { program, mirrors, home, git, targets })
     }
@@ -199,6 +206,10 @@ impl Checkout {
                     info!("{removed} mirrors were removed: together they were larger than git.mirrors_size");
                 }
                 Event::Untrimmed { message } => warn!("the mirrors could not be kept in size: {message}"),
+                Event::Unguarded { message } => warn!(
+                    "a hole in libgit2 would reach the engine: this kernel does not limit what a checkout connects to \
+                     ({message})"
+                ),
                 event => {
                     for line in progress.take(&event) {
                         log.say(line).await;

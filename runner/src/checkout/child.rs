@@ -10,7 +10,7 @@ use caisson_protocol::{ErrorReason, ResolvedCommit};
 use super::{
     CheckoutError, export, isolation,
     limits::Watch,
-    mirror, sandbox,
+    mirror, sandbox, sockets,
     wire::{Event, Request},
 };
 
@@ -25,17 +25,27 @@ pub fn run() -> io::Result<()> {
     let mut line = String::new();
     io::stdin().lock().read_line(&mut line)?;
     let request: Request = serde_json::from_str(&line)?;
-    // Before there is a second thread, which it would not hold for.
+    // Both before there is a second thread, which they would not hold for.
     let confined = sandbox::confine(&request);
+    let guarded = sockets::limit(needs_agent(&request));
     end_with_parent();
 
     let teller = Teller::new(Watch::new(request.limits));
+    if let Err(error) = guarded {
+        teller.note(&Event::Unguarded { message: error.to_string() });
+    }
     let isolated = confined.and_then(|()| isolation::isolate(&request.limits)).map_err(not_isolated);
     let event = match isolated.and_then(|()| checkout(&request, &teller)) {
         Ok(commit) => Event::Done { commit },
         Err(CheckoutError { reason, message }) => Event::Failed { reason, message },
     };
     tell(&event)
+}
+
+/// Whether the server is told who asks by an ssh agent.
+fn needs_agent(request: &Request) -> bool {
+    let ssh = request.repository.as_str().starts_with("ssh:");
+    ssh && request.ssh_key_file.is_none() && std::env::var_os("SSH_AUTH_SOCK").is_some()
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "an error that is turned into another")]

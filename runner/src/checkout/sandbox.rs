@@ -1,6 +1,7 @@
 //! What a checkout's process can reach of the host's files: its mirrors and its workspace, and for reading what it takes
 //! to find and to know a server. What a hostile pack may make libgit2 do ends there: the runner's credential, other
-//! builds and the rest of the host are out of its reach (Landlock, where the kernel has it).
+//! builds and the host's other files are out of its reach (Landlock, where the kernel has it). What it can connect to
+//! is limited in [`super::sockets`].
 
 use std::{
     env,

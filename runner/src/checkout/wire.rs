@@ -35,6 +35,8 @@ pub(super) enum Event {
     Trimmed { removed: usize },
     /// They should have, and could not.
     Untrimmed { message: String },
+    /// It could connect to what listens at a path on this host.
+    Unguarded { message: String },
     /// Objects come in.
     Receiving { objects: usize, total: usize, bytes: usize },
     /// Objects that came as differences are made whole.

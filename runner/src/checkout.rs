@@ -8,6 +8,7 @@ pub mod child;
 mod export;
 mod isolation;
 mod limits;
+mod listener;
 mod mirror;
 mod packs;
 mod progress;
@@ -17,13 +18,12 @@ mod sockets;
 mod targets;
 mod wire;
 
-use std::{path::PathBuf, process::Stdio, time::Duration};
+use std::{path::PathBuf, process::Stdio};
 
 use caisson_protocol::{Commit, ErrorReason, RepositoryUrl, ResolvedCommit};
 use tokio::{
-    io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines},
+    io::AsyncWriteExt,
     process::{Child, ChildStdout, Command},
-    time::{Instant, timeout_at},
 };
 use tracing::{info, warn};
 
@@ -32,6 +32,7 @@ use crate::{
     output::LogSender,
 };
 use limits::Limits;
+use listener::Listener;
 use progress::Progress;
 use targets::Targets;
 use wire::{Event, Request};
@@ -51,10 +52,6 @@ const ENVIRONMENT_PASSED_ON: [&str; 12] = [
     "NO_PROXY",
     "no_proxy",
 ];
-
-/// How much longer than a server the child itself may be silent, at most: it reports the server's silence first. A
-/// server that drips is heard of only by us, since libgit2 says nothing before it has a whole packet.
-const CHILD_STALL_MARGIN_MAX: Duration = Duration::from_secs(10);
 
 /// Gets commits into workspaces.
 #[derive(Debug, Clone)]
@@ -151,10 +148,11 @@ impl Checkout {
         // The child ends when its input does, so it never outlives a runner that is killed.
         let _input = send(&mut child, &request).await.map_err(|error| broken(&error.to_string()))?;
         let Some(output) = child.stdout.take() else { return Err(broken("it has no output")) };
-        let result = self.follow(BufReader::new(output).lines(), log).await;
-        if let Some(result) = result {
+        if let Some(result) = self.follow(output, log).await {
             return result;
         }
+        // One that ends by itself has ended by then; another has only fallen silent.
+        let _ = child.start_kill();
         let status = child.wait().await;
         Err(broken(
             &status.map_or_else(|error| error.to_string(), |status| format!("it ended with {status}")),
@@ -188,51 +186,39 @@ impl Checkout {
     /// Listens to the child until it has ended its work. `None` when it died without a word.
     async fn follow(
         &self,
-        mut events: Lines<BufReader<ChildStdout>>,
+        output: ChildStdout,
         log: &LogSender,
     ) -> Option<Result<ResolvedCommit, CheckoutError>> {
-        let end = Instant::now() + self.git.timeout.0;
+        let mut listener = Listener::new(output, &self.git);
         let mut progress = Progress::default();
         loop {
-            let stalled = Instant::now() + self.git.stall.0 + CHILD_STALL_MARGIN_MAX.min(self.git.stall.0);
-            let Ok(line) = timeout_at(end.min(stalled), events.next_line()).await else {
-                return Some(Err(self.too_slow(Instant::now() >= end)));
-            };
-            let event = serde_json::from_str(&line.ok()??).ok()?;
-            match event {
-                Event::Done { commit } => return Some(Ok(commit)),
-                Event::Failed { reason, message } => return Some(Err(CheckoutError { reason, message })),
-                Event::Trimmed { removed } => {
-                    info!("{removed} mirrors were removed: together they were larger than git.mirrors_size");
-                }
-                Event::Untrimmed { message } => warn!("the mirrors could not be kept in size: {message}"),
-                Event::Unguarded { message } => warn!(
-                    "a hole in libgit2 would reach the engine: this kernel does not limit what a checkout connects to \
-                     ({message})"
-                ),
-                event => {
+            match listener.next().await? {
+                Ok(Event::Done { commit }) => return Some(Ok(commit)),
+                Ok(Event::Failed { reason, message }) => return Some(Err(CheckoutError { reason, message })),
+                Ok(event) => {
                     for line in progress.take(&event) {
                         log.say(line).await;
                     }
+                    for_the_owner(&event);
                 }
+                Err(error) => return Some(Err(error)),
             }
         }
     }
+}
 
-    fn too_slow(&self, at_the_end: bool) -> CheckoutError {
-        let message = if at_the_end {
-            format!(
-                "the checkout was not done within {}: the server is too slow, or the repository too large; git.timeout \
-                 on the runner sets the limit",
-                self.git.timeout
-            )
-        } else {
-            format!(
-                "the checkout stood still for {}: the server sends nothing, or next to nothing",
-                self.git.stall
-            )
-        };
-        CheckoutError { reason: ErrorReason::CloneFailed, message }
+/// What is no build's business goes into the runner's own log.
+fn for_the_owner(event: &Event) {
+    match event {
+        Event::Trimmed { removed } => {
+            info!("{removed} mirrors were removed: together they were larger than git.mirrors_size");
+        }
+        Event::Untrimmed { message } => warn!("the mirrors could not be kept in size: {message}"),
+        Event::Unguarded { message } => warn!(
+            "a hole in libgit2 would reach the engine: this kernel does not limit what a checkout connects to \
+             ({message})"
+        ),
+        _ => {}
     }
 }
 

@@ -1,6 +1,7 @@
 //! The child process of a checkout: reads one request, says how it gets on, and ends.
 
 use std::{
+    cell::Cell,
     io::{self, BufRead, Read, Write},
     time::{Duration, Instant},
 };
@@ -11,10 +12,10 @@ use super::{
     CheckoutError, export, isolation,
     limits::Watch,
     mirror, sandbox, sockets,
-    wire::{Event, Request},
+    wire::{Event, Request, Turn},
 };
 
-/// How often progress is told. The parent takes silence for a stall, so this is far below any limit.
+/// How often progress is told. The parent takes a server's silence for a stall, so this is far below any limit.
 const NEWS_EVERY: Duration = Duration::from_millis(200);
 
 /// Runs the child. Its result is what it says, so it ends successfully wherever it could say it.
@@ -91,12 +92,13 @@ fn tell(event: &Event) -> io::Result<()> {
 pub(super) struct Teller {
     /// Watches what a server sends.
     pub(super) watch: Watch,
-    told: std::cell::Cell<Option<Instant>>,
+    told: Cell<Option<Instant>>,
+    turn: Cell<Turn>,
 }
 
 impl Teller {
     pub(super) fn new(watch: Watch) -> Self {
-        Self { watch, told: std::cell::Cell::default() }
+        Self { watch, told: Cell::default(), turn: Cell::new(Turn::Host) }
     }
 
     /// Says something at once. A parent that does not listen is gone, and so are we soon.
@@ -104,11 +106,20 @@ impl Teller {
         let _ = tell(event);
     }
 
-    /// Says something unless it was said a moment ago.
+    /// Says something unless something was said a moment ago, and it is still the same one's turn.
     pub(super) fn progress(&self, event: &Event) {
-        if self.told.get().is_none_or(|told| told.elapsed() >= NEWS_EVERY) {
+        let turn = event.turn().unwrap_or(self.turn.get());
+        if self.turn.replace(turn) != turn || self.told.get().is_none_or(|told| told.elapsed() >= NEWS_EVERY)
+        {
             self.told.set(Some(Instant::now()));
             let _ = tell(event);
+        }
+    }
+
+    /// Says that it works on the disks of this host, where something else was waited for.
+    pub(super) fn working(&self) {
+        if self.turn.get() != Turn::Host {
+            self.progress(&Event::Working);
         }
     }
 }

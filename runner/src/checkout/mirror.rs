@@ -9,7 +9,8 @@ use std::{
 use caisson_protocol::{Commit, ErrorReason, RepositoryUrl, ResolvedCommit};
 use git2::{
     AutotagOption, Cred, CredentialType, Direction, ErrorClass, ErrorCode, FetchOptions, ObjectType, Oid,
-    ProxyOptions, RemoteCallbacks, RemoteRedirect, RemoteUpdateFlags, Repository, RepositoryInitOptions,
+    ProxyOptions, Remote, RemoteCallbacks, RemoteRedirect, RemoteUpdateFlags, Repository,
+    RepositoryInitOptions,
 };
 
 use super::{
@@ -233,6 +234,29 @@ fn fetch(
     // A server may lead to another place on itself. Another host was not found to be one that may be cloned from.
     repository.config()?.set_bool("http.followRedirects", false)?;
     let mut remote = repository.remote_anonymous(address)?;
+    // A repository on this host has no server that could fall silent.
+    if !request.repository.is_file() {
+        teller.progress(&Event::Asking);
+    }
+    let downloaded = download(&mut remote, request, refspecs, teller);
+    teller.working();
+    let default_branch = downloaded?;
+    // What is gone goes first: `rel` stands in the way of `rel/1`, and the other way round.
+    remote.prune(None)?;
+    if let Some(Ok(branch)) = default_branch.as_ref().map(git2::Buf::as_str) {
+        // So that HEAD means here what it means there.
+        repository.set_head(branch)?;
+    }
+    remote.update_tips(None, RemoteUpdateFlags::empty(), AutotagOption::None, None)
+}
+
+/// Gets the objects that are missing, and tells what the server's default branch is.
+fn download(
+    remote: &mut Remote<'_>,
+    request: &Request,
+    refspecs: &[&str],
+    teller: &Teller,
+) -> Result<Option<git2::Buf>, git2::Error> {
     let mut options = FetchOptions::new();
     options
         .remote_callbacks(callbacks(request, teller))
@@ -240,18 +264,8 @@ fn fetch(
         .follow_redirects(RemoteRedirect::None);
     let mut connection =
         remote.connect_auth(Direction::Fetch, Some(callbacks(request, teller)), Some(proxy()))?;
-    let default_branch = connection.default_branch();
-    let remote = connection.remote();
-    remote.download(refspecs, Some(&mut options))?;
-    // What is gone goes first: `rel` stands in the way of `rel/1`, and the other way round.
-    remote.prune(None)?;
-    if let Ok(branch) = &default_branch
-        && let Ok(branch) = branch.as_str()
-    {
-        // So that HEAD means here what it means there.
-        repository.set_head(branch)?;
-    }
-    remote.update_tips(None, RemoteUpdateFlags::empty(), AutotagOption::None, None)
+    connection.remote().download(refspecs, Some(&mut options))?;
+    Ok(connection.default_branch().ok())
 }
 
 fn proxy() -> ProxyOptions<'static> {
@@ -278,7 +292,7 @@ fn callbacks<'a>(request: &'a Request, teller: &'a Teller) -> RemoteCallbacks<'a
     });
     callbacks.sideband_progress(|_| {
         // A server that says how it gets on is not silent; the time limit of the whole checkout holds all the same.
-        teller.progress(&Event::Waiting);
+        teller.progress(&Event::Alive);
         true
     });
     let mut tries = 0;

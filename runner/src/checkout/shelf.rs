@@ -161,12 +161,15 @@ fn open_lock(path: &Path) -> io::Result<File> {
     File::options().create(true).append(true).open(path)
 }
 
-/// Waits without falling silent, which the parent would take for a stall.
+/// Waits without falling silent: that it is another's turn is what the parent is told.
 fn wait_for_lock(lock: &File, operation: FlockOperation, teller: &Teller) -> Result<(), CheckoutError> {
     const POLL_EVERY: Duration = Duration::from_millis(20);
     loop {
         match flock(lock, operation) {
-            Ok(()) => return Ok(()),
+            Ok(()) => {
+                teller.working();
+                return Ok(());
+            }
             Err(rustix::io::Errno::WOULDBLOCK) => {
                 teller.progress(&Event::Waiting);
                 std::thread::sleep(POLL_EVERY);

@@ -27,8 +27,14 @@ pub(super) struct Request {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub(super) enum Event {
-    /// It lives, and waits for another checkout of the same repository.
+    /// It waits for another checkout of the same repository.
     Waiting,
+    /// It asks a server.
+    Asking,
+    /// The server says how it gets on.
+    Alive,
+    /// It works on the disks of this host.
+    Working,
     /// Something to be said in the log.
     Note { text: String },
     /// Mirrors that were not used for long had to go.
@@ -47,4 +53,31 @@ pub(super) enum Event {
     Done { commit: ResolvedCommit },
     /// It is not, and never will be.
     Failed { reason: ErrorReason, message: String },
+}
+
+/// Who is to act for a checkout to get on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Turn {
+    /// A server, whose silence is limited.
+    Server,
+    /// This host, which may say nothing for as long as it takes to copy a large file.
+    Host,
+    /// Another checkout of the same repository, whose time is not this one's.
+    Other,
+}
+
+impl Event {
+    /// Whose turn it is from here on, if the event tells.
+    pub(super) fn turn(&self) -> Option<Turn> {
+        match self {
+            Self::Asking => Some(Turn::Server),
+            // What comes after the last object is written and indexed here.
+            Self::Receiving { objects, total, .. } if objects < total => Some(Turn::Server),
+            Self::Receiving { .. } | Self::Resolving { .. } | Self::Writing { .. } | Self::Working => {
+                Some(Turn::Host)
+            }
+            Self::Waiting => Some(Turn::Other),
+            _ => None,
+        }
+    }
 }

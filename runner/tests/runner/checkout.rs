@@ -114,8 +114,11 @@ async fn repositories_come_over_http_and_over_gits_own_protocol() {
         world.coordinator.assign(spec(&format!("git://127.0.0.1:{port}/repository"), "main", "cat file.txt"));
     for attempt in [over_http, over_git] {
         let outcome = world.outcome(attempt).await;
-        assert_eq!(outcome, Outcome::Succeeded, "{}", world.coordinator.log_text(attempt, Stream::Caisson));
+        let said = world.coordinator.log_text(attempt, Stream::Caisson);
+        assert_eq!(outcome, Outcome::Succeeded, "{said}");
         assert_eq!(world.coordinator.log_text(attempt, Stream::Stdout), "hello\n");
+        // A server that says how it gets on is not another checkout that is waited for.
+        assert!(!said.contains("Waiting"), "{said}");
     }
 
     let (reason, message) = error(&world, &format!("http://{http}/nosuch"), "main").await;

@@ -65,18 +65,19 @@ impl Place {
             wait_for_lock(&lock, operation, teller)?;
             let place = Self { path: path.clone(), lock, lock_path: lock_path.clone() };
             // Whoever throws a mirror away removes its lock as well, and then we wait for a file that has no name.
-            if place.lock_is_there() {
+            if is_there(&place.lock, &place.lock_path) {
                 // For people and for `trim` only.
                 let _ = place.lock.set_modified(SystemTime::now());
                 return Ok(place);
             }
         }
     }
+}
 
-    fn lock_is_there(&self) -> bool {
-        let (held, named) = (self.lock.metadata(), fs::metadata(&self.lock_path));
-        matches!((held, named), (Ok(held), Ok(named)) if held.ino() == named.ino() && held.dev() == named.dev())
-    }
+/// Whether a lock still has its name.
+fn is_there(lock: &File, lock_path: &Path) -> bool {
+    let (held, named) = (lock.metadata(), fs::metadata(lock_path));
+    matches!((held, named), (Ok(held), Ok(named)) if held.ino() == named.ino() && held.dev() == named.dev())
 }
 
 /// Removes the mirrors that were not used for the longest time, until those that are left take at most `bytes_max`.
@@ -115,15 +116,22 @@ pub(super) fn trim(mirrors: &Path, bytes_max: u64) -> io::Result<usize> {
 /// Removes a folder unless someone holds the lock of its mirror, and the lock with it.
 fn remove_unused(named: &Path, folder: &Path) -> io::Result<bool> {
     let lock_path = named.with_extension("lock");
-    let lock = open_lock(&lock_path)?;
-    match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+    remove_locked(&open_lock(&lock_path)?, &lock_path, folder)
+}
+
+fn remove_locked(lock: &File, lock_path: &Path, folder: &Path) -> io::Result<bool> {
+    match flock(lock, FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => {}
         Err(rustix::io::Errno::WOULDBLOCK) => return Ok(false),
         Err(error) => return Err(error.into()),
     }
+    // Another may have thrown the mirror away since the lock was opened, and a third made it anew, under a new one.
+    if !is_there(lock, lock_path) {
+        return Ok(false);
+    }
     remove(folder)?;
     if !folder.with_extension("git").exists() {
-        fs::remove_file(&lock_path)?;
+        fs::remove_file(lock_path)?;
     }
     Ok(true)
 }
@@ -240,8 +248,22 @@ mod tests {
         let url: RepositoryUrl = "https://a/app".parse().unwrap();
         let first = Place::exclusive(home.path(), &url, &teller()).unwrap();
         fs::remove_file(&first.lock_path).unwrap();
-        assert!(!first.lock_is_there());
+        assert!(!is_there(&first.lock, &first.lock_path));
         let second = Place::exclusive(home.path(), &url, &teller()).unwrap();
-        assert!(second.lock_is_there());
+        assert!(is_there(&second.lock, &second.lock_path));
+    }
+
+    #[test]
+    fn who_slept_before_it_locked_throws_no_other_mirror_away() {
+        let home = tempfile::tempdir().unwrap();
+        let path = mirror(home.path(), "a", 1);
+        let lock_path = path.with_extension("lock");
+        let slept = open_lock(&lock_path).unwrap();
+        assert_eq!(trim(home.path(), 0).unwrap(), 1);
+        let path = mirror(home.path(), "a", 1);
+        let in_use = Place::shared(home.path(), &"https://a/app".parse().unwrap(), &teller()).unwrap();
+
+        assert!(!remove_locked(&slept, &lock_path, &path).unwrap());
+        assert!(path.exists() && is_there(&in_use.lock, &lock_path));
     }
 }

@@ -63,9 +63,7 @@ pub(super) fn with_commit(
         }
         result => result.map_err(Trouble::into_error)?,
     };
-    drop(place);
-    // Others may read it from here on. One that has been thrown away since is fetched anew by the caller.
-    let place = Place::shared(mirrors, url, teller)?;
+    let place = place.share(teller)?;
     let repository =
         Repository::open_bare(&place.path).map_err(|error| Trouble::Damaged(error).into_error())?;
     make_room(request, teller);

@@ -44,6 +44,12 @@ impl Place {
         Self::locked(mirrors, url, FlockOperation::NonBlockingLockExclusive, teller)
     }
 
+    /// Lets others read the mirror, too. Nobody comes in between: Linux turns one lock into the other in one step.
+    pub(super) fn share(self, teller: &Teller) -> Result<Self, CheckoutError> {
+        wait_for_lock(&self.lock, FlockOperation::NonBlockingLockShared, teller)?;
+        Ok(self)
+    }
+
     /// Throws the mirror away.
     pub(super) fn discard(&self) -> Result<(), CheckoutError> {
         remove(&self.path).map_err(|error| disk_error(&self.path, &error))
@@ -194,6 +200,11 @@ fn wait_for_lock(lock: &File, operation: FlockOperation, teller: &Teller) -> Res
 
 #[cfg(test)]
 mod tests {
+    use std::{
+        sync::atomic::{AtomicBool, Ordering},
+        thread,
+    };
+
     use super::*;
     use crate::checkout::limits::{Limits, Watch};
 
@@ -265,5 +276,31 @@ mod tests {
 
         assert!(!remove_locked(&slept, &lock_path, &path).unwrap());
         assert!(path.exists() && is_there(&in_use.lock, &lock_path));
+    }
+
+    #[test]
+    fn a_mirror_that_was_just_fetched_is_there_to_be_read() {
+        let home = tempfile::tempdir().unwrap();
+        let url = "https://a/app".parse().unwrap();
+        let done = AtomicBool::new(false);
+        thread::scope(|scope| {
+            // The mirrors of this runner may take nothing at all.
+            scope.spawn(|| {
+                while !done.load(Ordering::Relaxed) {
+                    trim(home.path(), 0).unwrap();
+                }
+            });
+            let kept = (0..200).all(|_| {
+                let place = Place::exclusive(home.path(), &url, &teller()).unwrap();
+                fs::create_dir(&place.path).unwrap();
+                fs::write(place.path.join("pack"), [0; 1000]).unwrap();
+                let place = place.share(&teller()).unwrap();
+                let there = place.path.exists();
+                place.discard().unwrap();
+                there
+            });
+            done.store(true, Ordering::Relaxed);
+            assert!(kept);
+        });
     }
 }

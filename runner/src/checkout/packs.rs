@@ -4,11 +4,14 @@
 //! find in a large repository what saves some megabytes once.
 
 use std::{
-    fs, io,
+    fs::{self, File},
+    io,
+    os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
 };
 
 use git2::{Oid, Repository};
+use rustix::{fs::OFlags, io::Errno};
 
 /// How many small files a mirror may consist of before they become one. Each fetch adds a pack.
 const SMALL_FILES_MAX: usize = 16;
@@ -148,9 +151,25 @@ fn copy_packs(packs: &[PathBuf], git_folder: &Path, each: &mut dyn FnMut(usize))
     for pack in packs {
         for ending in ["pack", "idx"] {
             let from = pack.with_extension(ending);
-            fs::copy(&from, to.join(from.file_name().unwrap_or_default()))?;
+            copy_file(&from, &to.join(from.file_name().unwrap_or_default()))?;
         }
         each(packs.len());
+    }
+    Ok(())
+}
+
+/// Copies a file that is one. Behind a link in a repository on this host could be any other file that the runner may read,
+/// and behind a pipe nothing, for ever; neither is taken over.
+fn copy_file(from: &Path, to: &Path) -> io::Result<()> {
+    let as_it_is = OFlags::NOFOLLOW | OFlags::NONBLOCK;
+    let flags = as_it_is.bits().cast_signed();
+    let mut source = match File::options().read(true).custom_flags(flags).open(from) {
+        Err(error) if error.raw_os_error() == Some(Errno::LOOP.raw_os_error()) => return Ok(()),
+        source => source?,
+    };
+    if source.metadata()?.is_file() {
+        let mut copy = File::options().write(true).create_new(true).mode(0o444).open(to)?;
+        io::copy(&mut source, &mut copy)?;
     }
     Ok(())
 }

@@ -261,6 +261,29 @@ async fn many_builds_of_one_repository_share_its_mirror() {
     world.ends_clean().await;
 }
 
+/// Whoever may write a repository on the host would read with the runner's rights otherwise.
+#[tokio::test]
+async fn links_among_a_repositorys_packs_bring_no_other_file_of_the_host() {
+    let world = World::new().await;
+    let secret = world.repository.path.with_file_name("secret");
+    std::fs::write(&secret, "hush").unwrap();
+    let packs = world.repository.path.join(".git/objects/pack");
+    for (name, linked) in [("both", &["pack", "idx"][..]), ("pack", &["pack"]), ("idx", &["idx"])] {
+        for ending in ["pack", "idx"] {
+            let path = packs.join(format!("pack-{name}.{ending}"));
+            if linked.contains(&ending) {
+                std::os::unix::fs::symlink(&secret, path).unwrap();
+            } else {
+                std::fs::write(path, "no pack").unwrap();
+            }
+        }
+    }
+    let attempt = world.submit("cat file.txt; grep -rl hush .git || true");
+    assert_eq!(world.outcome(attempt).await, Outcome::Succeeded);
+    assert_eq!(world.coordinator.log_text(attempt, Stream::Stdout), "hello\n");
+    world.ends_clean().await;
+}
+
 #[tokio::test]
 async fn hooks_templates_and_the_hosts_settings_stay_out() {
     let world = World::new().await;

@@ -1,7 +1,7 @@
 //! What a checkout's process can reach of the host's files: its mirrors and its workspace, and for reading what it takes
 //! to find and to know a server. What a hostile pack may make libgit2 do ends there: the runner's credential, other
-//! builds and the host's other files are out of its reach (Landlock, where the kernel has it). What it can connect to
-//! is limited in [`super::sockets`].
+//! builds and the host's other files are out of its reach (Landlock, where the kernel has it), and root has no privileges
+//! in it. What it can connect to is limited in [`super::sockets`].
 
 use std::{
     env,
@@ -13,6 +13,7 @@ use landlock::{
     ABI, Access, AccessFs, PathBeneath, PathFd, PathFdError, Ruleset, RulesetAttr, RulesetCreated,
     RulesetCreatedAttr,
 };
+use rustix::thread::{CapabilitySet, CapabilitySets, capabilities, set_capabilities};
 
 use super::wire::Request;
 
@@ -48,6 +49,9 @@ const READ: [&str; 22] = [
 /// Variables that name more of it.
 const READ_VARIABLES: [&str; 3] = ["SSL_CERT_FILE", "SSL_CERT_DIR", "HOME"];
 
+/// What root keeps of its privileges: repositories on this host may be others'.
+const KEPT: CapabilitySet = CapabilitySet::DAC_OVERRIDE.union(CapabilitySet::DAC_READ_SEARCH);
+
 /// Applies to the calling thread and those that it starts, for good.
 ///
 /// # Errors
@@ -66,7 +70,19 @@ pub(super) fn confine(request: &Request) -> Result<(), Box<dyn Error>> {
         rules = readable_beneath(rules, &path)?;
     }
     rules.restrict_self()?;
+    renounce()?;
     Ok(())
+}
+
+/// Gives up what root may do beyond files: it could load a module into the kernel, and be everywhere.
+fn renounce() -> rustix::io::Result<()> {
+    let had = capabilities(None)?;
+    let kept = CapabilitySets {
+        effective: had.effective & KEPT,
+        permitted: had.permitted & KEPT,
+        inheritable: CapabilitySet::empty(),
+    };
+    set_capabilities(None, kept)
 }
 
 /// What is not there needs no rule.
@@ -128,6 +144,8 @@ mod tests {
             denied(fs::write(&credential, ""));
             denied(fs::write(&object, ""));
             denied(fs::write(source.join("new"), ""));
+            // As an example of what root may do elsewhere.
+            denied(rustix::process::chroot("/").map_err(Into::into));
         };
         // A thread is confined for good, so each of the two has one of its own; they use the same folders in turn.
         thread::scope(|scope| {

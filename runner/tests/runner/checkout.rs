@@ -1,6 +1,16 @@
 //! Where code comes from: every kind of address and name, and what is wrong with those that lead nowhere.
 
+use std::{
+    path::{Path, PathBuf},
+    process::Stdio,
+};
+
 use caisson_protocol::{ErrorReason, Outcome, Stream};
+use serde_json::json;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    process::Command,
+};
 
 use super::World;
 use crate::world::{Entry, Repository, names, servers, spec, spec_from};
@@ -431,6 +441,54 @@ async fn a_checkout_has_a_time_limit() {
     world.ends_clean().await;
 }
 
+/// Only a server's silence is limited: what its disk takes is the runner's own business.
+#[tokio::test]
+async fn a_checkout_says_when_a_server_is_to_speak_and_when_it_is_not() {
+    let home = tempfile::tempdir().unwrap();
+    let repository = Repository::make(&home.path().join("repository"), &[("file.txt", "hello\n")]);
+    let http = servers::git_over_http(home.path()).await;
+    let url = format!("http://{http}/repository");
+    let told = told_by_a_checkout(home.path(), &url).await;
+    assert_eq!(told[0]["type"], "asking", "{told:?}");
+    let last = told.iter().rfind(|event| event["type"] == "receiving").unwrap();
+    assert_eq!(last["objects"], last["total"], "{told:?}");
+
+    repository.branch("new");
+    let told = told_by_a_checkout(home.path(), &url).await;
+    let types: Vec<_> = told.iter().map(|event| event["type"].as_str().unwrap()).collect();
+    assert!(types.starts_with(&["asking", "working"]) && types.ends_with(&["done"]), "{types:?}");
+}
+
+/// What a checkout's process tells the runner, of which a user sees a part.
+async fn told_by_a_checkout(home: &Path, url: &str) -> Vec<serde_json::Value> {
+    let workspace = tempfile::tempdir_in(home).unwrap();
+    let mirrors = home.join("mirrors");
+    std::fs::create_dir_all(&mirrors).unwrap();
+    let plenty = 1_u64 << 30;
+    let request = json!({
+        "repository": url, "commit": "main", "workspace": workspace.path(),
+        "mirrors": mirrors, "mirrors_bytes": plenty,
+        "limits": {
+            "stall_ms": 60_000, "memory_bytes": plenty, "fetch_bytes": plenty,
+            "checkout_bytes": plenty, "checkout_files": plenty,
+        },
+        "ssh_key_file": null,
+        "targets": { "private": "allow", "allowed_hosts": [], "coordinator": "http://127.0.0.1:1" },
+    });
+    let mut child = Command::new(env!("CARGO_BIN_EXE_caisson-runner"))
+        .arg("checkout")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap();
+    let mut input = child.stdin.take().unwrap();
+    input.write_all(format!("{request}\n").as_bytes()).await.unwrap();
+    let mut output = String::new();
+    child.stdout.take().unwrap().read_to_string(&mut output).await.unwrap();
+    output.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
 #[tokio::test]
 async fn mirrors_stay_few_files_and_within_their_size() {
     let world = World::with(&["git.mirrors_size=1B"]).await;
@@ -459,7 +517,7 @@ async fn mirrors_stay_few_files_and_within_their_size() {
 }
 
 /// Where the mirror of the one repository is that was built.
-fn only_mirror(world: &World) -> std::path::PathBuf {
+fn only_mirror(world: &World) -> PathBuf {
     let mirrors = world.runner.work_dir().join("mirrors");
     let mirror = names(&mirrors).into_iter().find(|name| name.ends_with(".git")).unwrap();
     mirrors.join(mirror)

@@ -237,3 +237,29 @@ fn broken(how: &str) -> CheckoutError {
         message: format!("the checkout's process failed: {how}"),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{process::Command, sync::Arc, time::Duration};
+
+    use super::*;
+    use crate::{config::Config, output::Log};
+
+    #[tokio::test]
+    async fn a_process_that_says_no_more_and_does_not_end_is_ended() {
+        let home = tempfile::tempdir().unwrap();
+        let program = home.path().join("program");
+        // Written by a process of its own: none that is started beside this test holds it open.
+        let write = r#"printf '#!/bin/sh\nread request; exec >&-; exec sleep 1000' > "$0"; chmod +x "$0""#;
+        assert!(Command::new("sh").args(["-c", write]).arg(&program).status().unwrap().success());
+        let Config { git, coordinator_url, .. } = Config::default();
+        let checkout = Checkout::open(program, home.path(), git, &coordinator_url).unwrap();
+        let log = Log::begin(home.path().join("log"), 1000, Arc::new(|_| {})).sender();
+
+        let (url, commit) = ("https://example.org/app".parse().unwrap(), "main".parse().unwrap());
+        let run = checkout.run(&url, &commit, home.path().to_owned(), &log);
+        let ended = tokio::time::timeout(Duration::from_secs(20), run).await.expect("it is waited for");
+        let message = ended.unwrap_err().message;
+        assert!(message.contains("signal: 9"), "{message}");
+    }
+}

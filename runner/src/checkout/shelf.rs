@@ -44,7 +44,8 @@ impl Place {
         Self::locked(mirrors, url, FlockOperation::NonBlockingLockExclusive, teller)
     }
 
-    /// Lets others read the mirror, too. Nobody comes in between: Linux turns one lock into the other in one step.
+    /// Lets others read the mirror, too. Nobody comes in between, who could throw it away: Linux turns one lock into the
+    /// other in one step.
     pub(super) fn share(self, teller: &Teller) -> Result<Self, CheckoutError> {
         wait_for_lock(&self.lock, FlockOperation::NonBlockingLockShared, teller)?;
         Ok(self)
@@ -200,10 +201,7 @@ fn wait_for_lock(lock: &File, operation: FlockOperation, teller: &Teller) -> Res
 
 #[cfg(test)]
 mod tests {
-    use std::{
-        sync::atomic::{AtomicBool, Ordering},
-        thread,
-    };
+    use std::thread;
 
     use super::*;
     use crate::checkout::limits::{Limits, Watch};
@@ -282,25 +280,22 @@ mod tests {
     fn a_mirror_that_was_just_fetched_is_there_to_be_read() {
         let home = tempfile::tempdir().unwrap();
         let url = "https://a/app".parse().unwrap();
-        let done = AtomicBool::new(false);
+        let is_kept = || {
+            let place = Place::exclusive(home.path(), &url, &teller()).unwrap();
+            fs::create_dir(&place.path).unwrap();
+            fs::write(place.path.join("pack"), [0; 1000]).unwrap();
+            let place = place.share(&teller()).unwrap();
+            let kept = place.path.exists();
+            place.discard().unwrap();
+            kept
+        };
         thread::scope(|scope| {
+            let fetches = scope.spawn(|| (0..200).all(|_| is_kept()));
             // The mirrors of this runner may take nothing at all.
-            scope.spawn(|| {
-                while !done.load(Ordering::Relaxed) {
-                    trim(home.path(), 0).unwrap();
-                }
-            });
-            let kept = (0..200).all(|_| {
-                let place = Place::exclusive(home.path(), &url, &teller()).unwrap();
-                fs::create_dir(&place.path).unwrap();
-                fs::write(place.path.join("pack"), [0; 1000]).unwrap();
-                let place = place.share(&teller()).unwrap();
-                let there = place.path.exists();
-                place.discard().unwrap();
-                there
-            });
-            done.store(true, Ordering::Relaxed);
-            assert!(kept);
+            while !fetches.is_finished() {
+                trim(home.path(), 0).unwrap();
+            }
+            assert!(fetches.join().unwrap());
         });
     }
 }

@@ -5,7 +5,7 @@
 use std::ffi::c_int;
 
 use git2::ConfigLevel;
-use rustix::process::{Resource, Rlimit, setrlimit};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use super::limits::Limits;
 
@@ -19,7 +19,11 @@ const MAPPED_BYTES_MAX: usize = 1024 * 1024 * 1024;
 /// # Errors
 /// When libgit2 or the system refuses.
 pub(super) fn isolate(limits: &Limits) -> Result<(), Box<dyn std::error::Error>> {
-    let limit = |resource, bytes| setrlimit(resource, Rlimit { current: Some(bytes), maximum: Some(bytes) });
+    let limit = |resource, bytes: u64| {
+        // Where the host allows less, it stays at that: root has given up the privilege to raise it.
+        let bytes = getrlimit(resource).maximum.map_or(bytes, |allowed| bytes.min(allowed));
+        setrlimit(resource, Rlimit { current: Some(bytes), maximum: Some(bytes) })
+    };
     // Mapped files count as address space, and only what the process itself fills as data.
     limit(Resource::Data, limits.memory_bytes)?;
     limit(Resource::As, limits.memory_bytes.saturating_add(ADDRESS_SPACE_BYTES_MORE))?;

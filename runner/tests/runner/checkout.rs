@@ -459,8 +459,21 @@ async fn a_checkout_says_when_a_server_is_to_speak_and_when_it_is_not() {
     assert!(types.starts_with(&["asking", "working"]) && types.ends_with(&["done"]), "{types:?}");
 }
 
+#[tokio::test]
+async fn a_host_that_allows_less_memory_than_the_runner_is_built_on() {
+    let home = tempfile::tempdir().unwrap();
+    let repository = Repository::make(&home.path().join("repository"), &[("file.txt", "hello\n")]);
+    let told = told_by_a_checkout_after("ulimit -v 2000000", home.path(), &repository.url()).await;
+    assert_eq!(told.last().unwrap()["type"], "done", "{told:?}");
+}
+
 /// What a checkout's process tells the runner, of which a user sees a part.
 async fn told_by_a_checkout(home: &Path, url: &str) -> Vec<serde_json::Value> {
+    told_by_a_checkout_after(":", home, url).await
+}
+
+/// As `told_by_a_checkout`, of one that is started after something else was done in its process.
+async fn told_by_a_checkout_after(preparation: &str, home: &Path, url: &str) -> Vec<serde_json::Value> {
     let workspace = tempfile::tempdir_in(home).unwrap();
     let mirrors = home.join("mirrors");
     std::fs::create_dir_all(&mirrors).unwrap();
@@ -475,8 +488,8 @@ async fn told_by_a_checkout(home: &Path, url: &str) -> Vec<serde_json::Value> {
         "ssh_key_file": null,
         "targets": { "private": "allow", "allowed_hosts": [], "coordinator": "http://127.0.0.1:1" },
     });
-    let mut child = Command::new(env!("CARGO_BIN_EXE_caisson-runner"))
-        .arg("checkout")
+    let mut child = Command::new("sh")
+        .args(["-c", &format!("{preparation}; exec \"$0\" checkout"), env!("CARGO_BIN_EXE_caisson-runner")])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .kill_on_drop(true)

@@ -18,7 +18,9 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 
-use crate::world::{Bind, Coordinator, IMAGE, Kind, Nobody, Repository, Runner, Upload, WorldWith, docker};
+use crate::world::{
+    Bind, Coordinator, IMAGE, Kind, Nobody, Repository, Runner, Upload, WorldWith, docker, new_name,
+};
 
 async fn description<K: Kind>(settings: &[&str]) -> String {
     let world = WorldWith::<K>::with(settings).await;
@@ -36,8 +38,7 @@ async fn the_way_that_suits_the_engine_and_the_runner_is_found_out_and_said() {
 }
 
 fn owner() -> Owner {
-    let runner = format!("test-{}", uuid::Uuid::new_v4().simple()).parse().unwrap();
-    Owner { runner, ..Config::default().owner() }
+    Owner { runner: new_name().parse().unwrap(), ..Config::default().owner() }
 }
 
 #[tokio::test]
@@ -145,7 +146,7 @@ struct Waiting {
 
 impl Waiting {
     async fn with_deadline(deadline_seconds: u64) -> Self {
-        let config = Config { name: "test-waiting".parse().unwrap(), ..Config::default() };
+        let config = Config { name: new_name().parse().unwrap(), ..Config::default() };
         let mut engine = config.engine.clone();
         engine.deadline = Period::seconds(deadline_seconds);
         let engine = DockerEngine::at(&engine).unwrap();

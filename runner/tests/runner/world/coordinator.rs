@@ -23,7 +23,7 @@ use caisson_protocol::{
 use serde_json::{Value, json};
 use tokio::sync::{mpsc, watch};
 
-use super::PATIENCE;
+use super::patience;
 
 pub(crate) const TOKEN: &str = "test-token";
 /// What a runner is given for it, for the channel.
@@ -145,9 +145,9 @@ impl Coordinator {
                 news.changed().await.unwrap();
             }
         };
-        if tokio::time::timeout(PATIENCE, found).await.is_err() {
+        if tokio::time::timeout(patience(), found).await.is_err() {
             let messages = self.look(|seen| format!("{:#?}", seen.messages));
-            panic!("not within {} s: {what}\nheard: {messages}", PATIENCE.as_secs());
+            panic!("not within {} s: {what}\nheard: {messages}", patience().as_secs());
         }
     }
 

@@ -25,8 +25,20 @@ pub(crate) use repository::{Entry, Repository};
 pub(crate) use runner::Runner;
 pub(crate) use tmpfs::Tmpfs;
 
-/// How long anything may take in these tests. Far beyond what is expected, so that a slow machine fails none.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+/// How long anything may take in these tests. Far beyond what is expected, so that a slow machine fails none; where a
+/// test is to fail (`scripts/planted-bugs`) less is enough.
+pub(crate) fn patience() -> Duration {
+    let seconds = std::env::var("CAISSON_TEST_PATIENCE_SECONDS").ok().and_then(|text| text.parse().ok());
+    Duration::from_secs(seconds.unwrap_or(60))
+}
+
+/// A name for a runner that no other has. It begins with that of the tests' run where there is one, by which is found
+/// what a test has left that was ended.
+pub(crate) fn new_name() -> String {
+    let run = std::env::var("CAISSON_TEST_RUN").map(|run| run + "-").unwrap_or_default();
+    format!("test-{run}{}", uuid::Uuid::new_v4().simple())
+}
+
 /// The image that `scripts/images` makes for tests.
 pub(crate) const IMAGE: &str = "caisson-busybox:test";
 
@@ -196,12 +208,12 @@ pub(crate) fn image_with(change: &str) -> String {
 
 /// Looks again and again until something is so.
 pub(crate) async fn until(what: &str, mut so: impl AsyncFnMut() -> bool) {
-    let found = tokio::time::timeout(PATIENCE, async {
+    let found = tokio::time::timeout(patience(), async {
         while !so().await {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     });
-    assert!(found.await.is_ok(), "not within {} s: {what}", PATIENCE.as_secs());
+    assert!(found.await.is_ok(), "not within {} s: {what}", patience().as_secs());
 }
 
 /// The names in a folder.

@@ -11,7 +11,7 @@ use std::{
 use caisson_runner::engine::Owned;
 use rustix::process::{Pid, Signal, kill_process};
 
-use super::{Coordinator, coordinator::TOKEN, docker, names, owned_at, until};
+use super::{Coordinator, coordinator::TOKEN, docker, names, new_name, owned_at, until};
 
 /// A runner's process, its folder and its name.
 pub(crate) struct Runner {
@@ -42,7 +42,7 @@ impl Runner {
     }
 
     fn start_with(home: &Path, url: &str, settings: &[&str], nobodys: Option<&Path>) -> Self {
-        let name = format!("test-{}", uuid::Uuid::new_v4().simple());
+        let name = new_name();
         fs::create_dir_all(home).unwrap();
         fs::write(home.join("token"), TOKEN).unwrap();
         let mut arguments = vec![

@@ -220,6 +220,19 @@ mod tests {
         assert_eq!(ours.len(), 2);
     }
 
+    #[test]
+    fn what_waits_is_joined_within_its_stream_only() {
+        let piece = |stream, text: &str| Piece { stream, time_ms: 0, bytes: text.into() };
+        let (sender, mut waiting) = mpsc::channel(PIECES_WAITING_MAX);
+        for (stream, text) in [(Stream::Stdout, "b"), (Stream::Stderr, "c"), (Stream::Stdout, "d")] {
+            sender.try_send(piece(stream, text)).unwrap();
+        }
+        let mut first = piece(Stream::Stdout, "a");
+        let next = join_waiting(&mut first, &mut waiting);
+        assert_eq!(first.bytes, b"ab");
+        assert_eq!(next, Some(piece(Stream::Stderr, "c")));
+    }
+
     #[tokio::test]
     async fn a_disk_that_refuses_ends_the_log_and_not_the_program() {
         let log = Log::begin("/nowhere/output".into(), 4000, silent());

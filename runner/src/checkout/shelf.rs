@@ -260,6 +260,7 @@ mod tests {
         assert!(!is_there(&first.lock, &first.lock_path));
         let second = Place::exclusive(home.path(), &url, &teller()).unwrap();
         assert!(is_there(&second.lock, &second.lock_path));
+        assert!(!is_there(&first.lock, &first.lock_path), "another file of that name was taken for its own");
     }
 
     #[test]

@@ -79,8 +79,14 @@ async fn a_whole_sha_is_that_commit_whatever_branches_are_called() {
 async fn a_commit_that_no_branch_reaches_is_fetched_by_its_sha() {
     let world = World::new().await;
     let sha = world.repository.commit_unreachable(&[("lost.txt", "lost\n")]);
-    let attempt = world.coordinator.assign(spec(&world.repository.url(), &sha, "cat lost.txt"));
-    assert_eq!(world.outcome(attempt).await, Outcome::Succeeded);
+    // Of a repository on this host everything is taken over; a server gives what it is asked for.
+    world.repository.gives_any_commit();
+    let http = servers::git_over_http(world.repository.path.parent().unwrap()).await;
+    for url in [world.repository.url(), format!("http://{http}/repository")] {
+        let attempt = world.coordinator.assign(spec(&url, &sha, "cat lost.txt"));
+        assert_eq!(world.outcome(attempt).await, Outcome::Succeeded, "{url}");
+        assert_eq!(world.coordinator.log_text(attempt, Stream::Stdout), "lost\n", "{url}");
+    }
     world.ends_clean().await;
 }
 
@@ -155,6 +161,8 @@ async fn a_repository_that_is_not_there_is_told_from_a_server_that_is_not() {
     for scheme in ["http", "https", "git", "ssh"] {
         let (reason, message) = error(&world, &format!("{scheme}://{silent}/app.git"), "main").await;
         assert_eq!(reason, ErrorReason::CloneFailed, "{scheme}: {message}");
+        // Who did not answer, and not only that nothing went on.
+        assert!(message.contains(&silent.to_string()), "{scheme}: {message}");
     }
     world.ends_clean().await;
 }
@@ -195,6 +203,9 @@ async fn a_command_cant_change_what_the_next_build_gets() {
     let next = world.submit("cat file.txt");
     assert_eq!(world.outcome(next).await, Outcome::Succeeded);
     assert_eq!(world.coordinator.log_text(next, Stream::Stdout), "hello\n");
+    // Not because what was spoilt has been found out and fetched again.
+    let said = world.coordinator.log_text(next, Stream::Caisson);
+    assert!(!said.contains("anew"), "{said}");
     world.ends_clean().await;
 }
 
@@ -218,7 +229,8 @@ async fn a_damaged_mirror_is_made_anew() {
     let world = World::new().await;
     let first = world.submit("true");
     assert_eq!(world.outcome(first).await, Outcome::Succeeded);
-    let objects = only_mirror(&world).join("objects");
+    let mirror = only_mirror(&world);
+    let objects = mirror.join("objects");
     for folder in names(&objects) {
         for file in names(&objects.join(&folder)) {
             let path = objects.join(&folder).join(file);
@@ -229,6 +241,13 @@ async fn a_damaged_mirror_is_made_anew() {
     let by_name = world.submit("cat file.txt");
     assert_eq!(world.outcome(by_name).await, Outcome::Succeeded);
     assert_eq!(world.coordinator.log_text(by_name, Stream::Stdout), "hello\n");
+
+    // A commit that is known as such, and whose files are not there.
+    let sha = world.repository.head();
+    lose_contents(&mirror, &sha);
+    let by_sha = world.coordinator.assign(spec(&world.repository.url(), &sha, "cat file.txt"));
+    assert_eq!(world.outcome(by_sha).await, Outcome::Succeeded);
+    assert_eq!(world.coordinator.log_text(by_sha, Stream::Stdout), "hello\n");
     world.ends_clean().await;
 }
 
@@ -257,6 +276,25 @@ async fn locks_that_a_killed_checkout_left_keep_nobody_out() {
         .look(|seen| seen.logs.values().map(|log| log.text(Stream::Caisson)).collect::<String>());
     assert!(!said.contains("anew"), "a good mirror was thrown away: {said}");
     world.ends_clean().await;
+}
+
+/// Leaves of a mirror only a commit and its folder.
+fn lose_contents(mirror: &Path, sha: &str) {
+    let kept = {
+        let git = git2::Repository::open_bare(mirror).unwrap();
+        let (odb, commit) = (git.odb().unwrap(), git.find_commit(sha.parse().unwrap()).unwrap());
+        [commit.id(), commit.tree_id()].map(|id| {
+            let object = odb.read(id).unwrap();
+            (object.kind(), object.data().to_vec())
+        })
+    };
+    for pack in names(&mirror.join("objects/pack")) {
+        std::fs::remove_file(mirror.join("objects/pack").join(pack)).unwrap();
+    }
+    let git = git2::Repository::open_bare(mirror).unwrap();
+    for (kind, content) in kept {
+        git.odb().unwrap().write(kind, &content).unwrap();
+    }
 }
 
 #[tokio::test]
@@ -297,6 +335,9 @@ async fn links_among_a_repositorys_packs_bring_no_other_file_of_the_host() {
 #[tokio::test]
 async fn hooks_templates_and_the_hosts_settings_stay_out() {
     let world = World::new().await;
+    // Would lead every fetch astray.
+    let settings = "[url \"file:///nowhere\"]\n\tinsteadOf = /\n";
+    std::fs::write(world.runner.work_dir().join("home/.gitconfig"), settings).unwrap();
     let hooks = world.repository.path.join(".git/hooks");
     std::fs::create_dir_all(&hooks).unwrap();
     std::fs::write(hooks.join("post-checkout"), "#!/bin/sh\ntouch /tmp/caisson-hook-ran\n").unwrap();
@@ -310,6 +351,7 @@ async fn hooks_templates_and_the_hosts_settings_stay_out() {
     world.outcome(attempt).await;
     let printed = world.coordinator.log_text(attempt, Stream::Stdout);
     assert!(!printed.contains("post-checkout"), "{printed}");
+    assert!(!printed.contains("pre-commit"), "hooks of the host's template: {printed}");
     assert!(printed.contains("o   n   e  \\n"), "{printed}");
     world.ends_clean().await;
 }

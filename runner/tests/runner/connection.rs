@@ -46,7 +46,8 @@ async fn a_coordinator_that_takes_nothing_in_holds_no_build_up() {
 
 #[tokio::test]
 async fn a_runner_whose_coordinator_is_away_goes_on_and_delivers_later() {
-    let world = World::new().await;
+    // Only who was never registered gives up.
+    let world = World::with(&["connect.attempts=1"]).await;
     let attempt = world.submit("echo ready; while [ ! -e go ]; do sleep 0.05; done; echo done");
     world.coordinator.prints(attempt, "ready").await;
     world.coordinator.look(|seen| seen.away = true);

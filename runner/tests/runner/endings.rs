@@ -177,6 +177,9 @@ async fn cancel_ends_also_what_ignores_it() {
         assert_eq!(world.outcome(attempt).await, Outcome::Canceled);
     }
     assert!(world.coordinator.log_text(polite, Stream::Stdout).contains("tidied up"));
+    // It was killed, and not only cut off and removed.
+    let said = world.coordinator.log_text(stubborn, Stream::Caisson);
+    assert!(!said.contains("still open"), "{said}");
     world.runner.becomes_empty().await;
     world.ends_clean().await;
 }

@@ -85,22 +85,33 @@ async fn a_build_outlives_an_engine_that_freezes_for_a_while() {
 async fn one_build_at_most_pays_for_an_engine_that_is_away() {
     let mut engine = Dockerd::start().await;
     let world = World::on(&engine, &["engine.deadline=2s"]).await;
-    engine.kill();
-    let first = world.submit("true");
-    world
-        .coordinator
-        .wait("it is not run", |seen| {
-            seen.finished.contains_key(&first)
-                || seen.messages.contains(&RunnerMessage::Released { attempt: first })
-        })
-        .await;
-    // However soon the next one comes.
-    let second = world.submit("true");
-    world.coordinator.released(second).await;
-    engine.revive().await;
-    world.coordinator.healthy().await;
-    let third = world.submit("true");
-    assert_eq!(world.outcome(third).await, Outcome::Succeeded);
+    // One that is frozen is found out slowly, so there is time for the next build to begin.
+    for how in ["killed", "frozen"] {
+        if how == "killed" {
+            engine.kill();
+        } else {
+            engine.freeze();
+        }
+        let first = world.submit("true");
+        world
+            .coordinator
+            .wait("it is not run", |seen| {
+                seen.finished.contains_key(&first)
+                    || seen.messages.contains(&RunnerMessage::Released { attempt: first })
+            })
+            .await;
+        // However soon the next one comes.
+        let second = world.submit("true");
+        world.coordinator.released(second).await;
+        if how == "killed" {
+            engine.revive().await;
+        } else {
+            engine.thaw();
+        }
+        world.coordinator.healthy().await;
+        let third = world.submit("true");
+        assert_eq!(world.outcome(third).await, Outcome::Succeeded, "{how}");
+    }
     world.ends_clean().await;
 }
 
@@ -193,6 +204,26 @@ async fn a_shim_that_is_killed_ends_its_build_and_leaves_nothing() {
     assert_eq!(engine.containers(), "");
 }
 
+/// A file that nobody can remove, until it is dropped.
+struct Fixed(String);
+
+impl Fixed {
+    fn fix(path: String) -> Self {
+        assert!(chattr("+i", &path), "chattr +i {path}");
+        Self(path)
+    }
+}
+
+impl Drop for Fixed {
+    fn drop(&mut self) {
+        chattr("-i", &self.0);
+    }
+}
+
+fn chattr(flag: &str, path: &str) -> bool {
+    std::process::Command::new("chattr").args([flag, path]).status().is_ok_and(|status| status.success())
+}
+
 /// A file that can't be removed keeps its container.
 #[tokio::test]
 async fn a_container_that_cant_be_removed_is_counted_and_tried_again() {
@@ -202,16 +233,12 @@ async fn a_container_that_cant_be_removed_is_counted_and_tried_again() {
     world.coordinator.prints(attempt, "ready").await;
     let format = "{{.GraphDriver.Data.UpperDir}}/stays";
     let stays = world.runner.docker(&["inspect", "--format", format, &format!("caisson-{attempt}")]);
-    let chattr = |flag| {
-        let status = std::process::Command::new("chattr").args([flag, stays.as_str()]).status();
-        assert!(status.unwrap().success(), "chattr {flag} {stays}");
-    };
-    chattr("+i");
+    let fixed = Fixed::fix(stays);
     world.go(attempt);
     // Its build is none the worse for it, nor is the next.
     assert_eq!(world.outcome(attempt).await, Outcome::Succeeded);
-    let after = world.submit("true");
-    assert_eq!(world.outcome(after).await, Outcome::Succeeded);
+    let after = world.submit(WAITS);
+    world.coordinator.prints(after, "ready").await;
     assert!(world.runner.log().contains("its container is left to the sweep"), "{}", world.runner.log());
 
     let left_behind = |left: bool| {
@@ -224,8 +251,11 @@ async fn a_container_that_cant_be_removed_is_counted_and_tried_again() {
         }
     };
     world.coordinator.wait("it is counted", left_behind(true)).await;
-    chattr("-i");
+    drop(fixed);
     world.coordinator.wait("it is removed", left_behind(false)).await;
+    // What runs was not swept away with it.
+    world.go(after);
+    assert_eq!(world.outcome(after).await, Outcome::Succeeded);
     world.ends_clean().await;
     assert_eq!(engine.containers(), "");
 }

@@ -19,7 +19,7 @@ use tokio::{
 };
 
 use crate::world::{
-    Bind, Coordinator, IMAGE, Kind, Nobody, Repository, Runner, Upload, WorldWith, docker, new_name,
+    Bind, Coordinator, IMAGE, Kind, Nobody, Repository, Runner, Upload, WorldWith, docker, new_name, patience,
 };
 
 async fn description<K: Kind>(settings: &[&str]) -> String {
@@ -188,7 +188,8 @@ async fn an_upload_may_take_long_and_may_not_stand_still() {
     let slow = slowly(8, Duration::from_millis(200));
     assert_eq!(container.engine.upload(&container.id, slow).await, Ok(()));
     let stuck = slowly(8, Duration::from_secs(3600));
-    let error = container.engine.upload(&container.id, stuck).await.unwrap_err();
+    let stuck = timeout(patience(), container.engine.upload(&container.id, stuck)).await;
+    let error = stuck.expect("it is waited for").unwrap_err();
     assert!(matches!(error, EngineError::Silent { seconds: 1, .. }), "{error}");
     container.remove().await;
 }

@@ -1,6 +1,6 @@
 //! An image registry that has images: the test image, each with a layer on top that nobody has yet.
 
-use std::{collections::BTreeMap, io::Read, net::SocketAddr, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, io::Read, net::SocketAddr, process::Command, sync::Arc, time::Duration};
 
 use axum::{
     Router,
@@ -64,6 +64,17 @@ impl Registry {
     /// The digest of an image's manifest.
     pub(crate) fn digest(&self, name: &str) -> &str {
         &self.digests[name]
+    }
+}
+
+/// A test that succeeds removes what its runner was to keep.
+impl Drop for Registry {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            for name in self.digests.keys() {
+                let _ = Command::new("docker").args(["rmi", "--force", &self.image(name)]).output();
+            }
+        }
     }
 }
 

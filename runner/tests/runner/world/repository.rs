@@ -62,6 +62,11 @@ impl Repository {
         self.commit_onto(None, None, files)
     }
 
+    /// Its server gives also commits that no branch or tag reaches, as the large ones do.
+    pub(crate) fn gives_any_commit(&self) {
+        self.git.config().unwrap().set_bool("uploadpack.allowAnySHA1InWant", true).unwrap();
+    }
+
     /// Adds a commit with a branch of its own that a few hundred bytes make ten thousand million files.
     pub(crate) fn branch_with_bomb(&self, branch: &str) {
         let (mut id, mut mode) = (self.git.blob(b"boom").unwrap(), 0o100_644);

@@ -19,4 +19,5 @@ pub mod output;
 pub mod serve;
 pub mod spool;
 pub mod sweep;
+mod tls;
 pub mod workspace;

@@ -1,36 +1,23 @@
 //! Whom a runner trusts to be its coordinator.
 
-use std::{io, net::IpAddr, path::Path, sync::Arc};
+use std::{io, net::IpAddr};
 
-use rustls::{
-    ClientConfig, RootCertStore,
-    crypto::aws_lc_rs,
-    pki_types::{CertificateDer, pem::PemObject},
-};
+use rustls::ClientConfig;
 use tracing::warn;
 
-use crate::config::{Config, CoordinatorUrl};
+use crate::{
+    config::{Config, CoordinatorUrl},
+    tls,
+};
 
 /// What a coordinator must show: a certificate that those in `tls.ca` have signed. Nothing where the system's
 /// certificates decide.
 pub(super) fn authorities(config: &Config) -> io::Result<Option<ClientConfig>> {
     let Some(path) = &config.tls.ca else { return Ok(None) };
     let told = |cause: String| io::Error::other(format!("tls.ca {}: {cause}", path.display()));
-    let roots = read(path).map_err(told)?;
-    let provider = Arc::new(aws_lc_rs::default_provider());
-    let versions = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .map_err(|error| told(error.to_string()))?;
-    Ok(Some(versions.with_root_certificates(roots).with_no_client_auth()))
-}
-
-fn read(path: &Path) -> Result<RootCertStore, String> {
-    let mut roots = RootCertStore::empty();
-    for certificate in CertificateDer::pem_file_iter(path).map_err(|error| error.to_string())? {
-        let certificate = certificate.map_err(|error| error.to_string())?;
-        roots.add(certificate).map_err(|error| error.to_string())?;
-    }
-    if roots.is_empty() { Err("there is no certificate in it: expected PEM".into()) } else { Ok(roots) }
+    let roots = tls::authorities(path).map_err(told)?;
+    let trusting = tls::trusting(roots).map_err(|error| told(error.to_string()))?;
+    Ok(Some(trusting.with_no_client_auth()))
 }
 
 /// Says so where what a runner says to its coordinator can be read on the way.

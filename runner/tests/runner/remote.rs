@@ -3,6 +3,8 @@
 //! `CAISSON_TEST_ENGINE=unix:///run/podman/podman.sock cargo test -p caisson-runner --test runner laws` asks another
 //! engine than the machine's.
 
+use std::process::Command;
+
 use caisson_protocol::Outcome;
 
 use crate::{
@@ -110,4 +112,14 @@ async fn neither_side_talks_to_who_can_t_show_who_it_is() {
     let authority = format!("engine.tls.ca={}", other("ca.pem"));
     let runner_refuses = refusal(&with(&settings, &[&authority])).await;
     assert!(runner_refuses.contains("certificate"), "{runner_refuses}");
+    // Nor does it help that the system trusts who has signed the engine's.
+    let systems = settings.iter().find_map(|setting| setting.strip_prefix("engine.tls.ca=")).unwrap();
+    let mut trusting = Command::new(env!("CARGO_BIN_EXE_caisson-runner"));
+    trusting.env("SSL_CERT_FILE", systems).current_dir(others.path()).args(["--set", "token=a-token"]);
+    for setting in with(&settings, &[&authority]) {
+        trusting.args(["--set", setting]);
+    }
+    let ended = tokio::task::spawn_blocking(move || trusting.output().unwrap()).await.unwrap();
+    let said = String::from_utf8_lossy(&ended.stderr);
+    assert!(!ended.status.success() && said.lines().last().unwrap().contains("certificate"), "{said}");
 }

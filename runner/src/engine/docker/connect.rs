@@ -1,11 +1,21 @@
 //! The way to an engine: a socket on this host, or TCP with TLS, where either side shows who it is.
 
-use std::{fs::File, path::Path};
+use std::path::Path;
 
-use bollard::{API_DEFAULT_VERSION, Docker};
+use bollard::{API_DEFAULT_VERSION, Docker, errors::Error};
+use hyper_rustls::HttpsConnectorBuilder;
+use hyper_util::{client::legacy::Client, rt::TokioExecutor};
+use rustls::{
+    ClientConfig,
+    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
+};
 
 use super::{credentials, error};
-use crate::{config::EngineConfig, engine::EngineError};
+use crate::{
+    config::{EngineConfig, EngineTls},
+    engine::EngineError,
+    tls,
+};
 
 /// bollard's own limit covers what it takes to answer. Our deadlines are shorter, but for waiting, which it exempts,
 /// and for an upload, which may last.
@@ -14,31 +24,42 @@ const ANSWER_SECONDS: u64 = 24 * 3600;
 pub(super) fn connect(config: &EngineConfig) -> Result<Docker, EngineError> {
     let host = config.host.as_str();
     let connected = if config.host.is_remote() {
-        let tls = &config.tls;
-        let ca = readable("engine.tls.ca", tls.ca.as_deref(), host)?;
-        let cert = readable("engine.tls.cert", tls.cert.as_deref(), host)?;
-        let key = readable("engine.tls.key", tls.key.as_deref(), host)?;
-        // A second registration changes nothing.
-        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-        Docker::connect_with_ssl(host, key, cert, ca, ANSWER_SECONDS, API_DEFAULT_VERSION)
+        over_tls(host, client(host, &config.tls)?)
     } else {
         Docker::connect_with_unix(host, ANSWER_SECONDS, API_DEFAULT_VERSION)
     };
     connected.map(credentials::mend).map_err(|error| error::of_call(host, error))
 }
 
-/// bollard reads two of the files later, and does not say which one it can't read.
-fn readable<'a>(name: &str, path: Option<&'a Path>, host: &str) -> Result<&'a Path, EngineError> {
-    let Some(path) = path else {
+/// bollard's own way would trust whomever the system trusts, too: any public authority could vouch for another engine.
+fn over_tls(host: &str, config: ClientConfig) -> Result<Docker, Error> {
+    let connector = HttpsConnectorBuilder::new().with_tls_config(config).https_only().enable_http1().build();
+    let mut client = Client::builder(TokioExecutor::new());
+    // As over a socket: an engine that comes back is not looked for over a connection of before.
+    let client = client.pool_max_idle_per_host(0).build(connector);
+    let transport = move |request| {
+        let answer = client.request(request);
+        async move { answer.await.map_err(Error::from) }
+    };
+    let address = host.replacen("tcp://", "https://", 1);
+    Docker::connect_with_custom_transport(transport, Some(address), ANSWER_SECONDS, API_DEFAULT_VERSION)
+}
+
+/// What trusts the engine that `ca` has signed, and shows the runner's own certificate.
+fn client(host: &str, tls: &EngineTls) -> Result<ClientConfig, EngineError> {
+    let wrong = |name: &str, path: &Path, cause: String| {
+        EngineError::Misconfigured(format!("engine.tls.{name} {} can't be used: {cause}", path.display()))
+    };
+    let (Some(ca), Some(cert), Some(key)) = (&tls.ca, &tls.cert, &tls.key) else {
         return Err(EngineError::Misconfigured(format!(
             "engine.host {host} needs engine.tls with ca, cert and key: over plain TCP whoever is on the way could \
              take over the engine's host"
         )));
     };
-    match File::open(path) {
-        Ok(_) => Ok(path),
-        Err(error) => {
-            Err(EngineError::Misconfigured(format!("{name} {} can't be read: {error}", path.display())))
-        }
-    }
+    let roots = tls::authorities(ca).map_err(|cause| wrong("ca", ca, cause))?;
+    let trusting = tls::trusting(roots).map_err(|error| wrong("ca", ca, error.to_string()))?;
+    let chain = CertificateDer::pem_file_iter(cert).and_then(Iterator::collect::<Result<Vec<_>, _>>);
+    let chain = chain.map_err(|error| wrong("cert", cert, error.to_string()))?;
+    let own = PrivateKeyDer::from_pem_file(key).map_err(|error| wrong("key", key, error.to_string()))?;
+    trusting.with_client_auth_cert(chain, own).map_err(|error| wrong("key", key, error.to_string()))
 }

@@ -291,7 +291,7 @@ mod tests {
             kept
         };
         thread::scope(|scope| {
-            let fetches = scope.spawn(|| (0..200).all(|_| is_kept()));
+            let fetches = scope.spawn(|| (0..4000).all(|_| is_kept()));
             // The mirrors of this runner may take nothing at all.
             while !fetches.is_finished() {
                 trim(home.path(), 0).unwrap();

@@ -5,7 +5,7 @@ use std::{
     process::Stdio,
 };
 
-use caisson_protocol::{ErrorReason, Outcome, Stream};
+use caisson_protocol::{CoordinatorMessage, ErrorReason, Outcome, Stream};
 use serde_json::json;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -13,7 +13,7 @@ use tokio::{
 };
 
 use super::World;
-use crate::world::{Entry, Repository, names, servers, spec, spec_from};
+use crate::world::{Entry, Repository, names, servers, spec, spec_from, until};
 
 async fn error(world: &World, url: &str, commit: &str) -> (ErrorReason, String) {
     let attempt = world.coordinator.assign(spec(url, commit, "true"));
@@ -470,6 +470,29 @@ async fn a_server_that_drips_is_given_up() {
     let (reason, message) = error(&world, &format!("http://{dripping}/repository"), "main").await;
     assert_eq!(reason, ErrorReason::CloneFailed, "{message}");
     assert!(message.contains("next to nothing"), "{message}");
+    world.ends_clean().await;
+}
+
+/// In force in the process itself, and not only where it is written.
+#[tokio::test]
+async fn s19_a_checkouts_process_has_a_filter_on_its_calls_and_gets_no_privileges() {
+    let world = World::new().await;
+    let silent = servers::silent().await;
+    let attempt = world.coordinator.assign(spec(&format!("http://{silent}/app.git"), "main", "true"));
+    let mut status = String::new();
+    until("a checkout asks the server", async || {
+        status = world
+            .runner
+            .children()
+            .map(|pid| std::fs::read_to_string(format!("/proc/{pid}/status")))
+            .filter_map(Result::ok)
+            .collect();
+        status.contains("Seccomp:\t2")
+    })
+    .await;
+    assert!(status.contains("NoNewPrivs:\t1"), "{status}");
+    world.coordinator.say(CoordinatorMessage::Cancel { attempt });
+    assert_eq!(world.outcome(attempt).await, Outcome::Canceled);
     world.ends_clean().await;
 }
 

@@ -4,7 +4,7 @@ use caisson_protocol::{CoordinatorMessage, ErrorReason, FailureNote, Outcome, Ru
 use serde_json::json;
 
 use super::World;
-use crate::world::{IMAGE, docker, servers, spec, spec_from};
+use crate::world::{IMAGE, docker, new_image, servers, spec, spec_from};
 
 fn reason(outcome: &Outcome) -> &'static str {
     outcome.reason().unwrap_or("none")
@@ -135,7 +135,7 @@ async fn a_runner_that_pulls_nothing_says_so() {
 #[tokio::test]
 async fn an_image_without_a_shell_is_the_images_fault_and_a_missing_command_is_not() {
     let world = World::with(&["capacity=2"]).await;
-    let image = format!("caisson-test-empty:{}", uuid::Uuid::new_v4().simple());
+    let image = new_image();
     let empty = tempfile::tempdir().unwrap();
     let tar = empty.path().join("empty.tar");
     std::fs::write(&tar, [0; 10240]).unwrap();

@@ -89,6 +89,12 @@ async fn a_pull_is_told_in_the_builds_log_and_its_digest_is_kept() {
     };
     let digest = world.coordinator.look(|seen| seen.messages.iter().find_map(started)).unwrap();
     assert_eq!(digest.as_deref(), Some(registry.digest("app")));
+    let report = world.coordinator.finished(attempt).await;
+    assert_eq!(
+        report.image_digest.as_deref(),
+        Some(registry.digest("app")),
+        "a late start tells it to nobody"
+    );
 
     // It is there by now, and not pulled again.
     let again = world.submit_in(&image, "true");

@@ -5,7 +5,7 @@ use std::{os::unix::fs::PermissionsExt, path::Path};
 use caisson_protocol::{CoordinatorMessage, HeldPhase, Outcome, RunnerMessage, Stream};
 
 use super::World;
-use crate::world::{Runner, docker, names, owned, until};
+use crate::world::{Runner, docker, names, new_image, new_name, owned, until};
 
 #[tokio::test]
 async fn a_finished_result_survives_the_runners_death() {
@@ -68,9 +68,9 @@ async fn the_sweep_leaves_a_namesake_alone_and_what_only_bears_its_labels() {
     let mut world = World::new().await;
     let attempt = world.submit("echo ready; while [ ! -e go ]; do sleep 0.05; done; echo alive");
     world.coordinator.prints(attempt, "ready").await;
-    let copy = format!("caisson-test-copy-{}", uuid::Uuid::new_v4().simple());
-    docker(&["commit", &format!("caisson-{attempt}"), &copy]);
-    docker(&["run", "--detach", "--network", "none", "--name", &copy, "--entrypoint", "sleep", &copy, "1000"]);
+    let (copy, image) = (new_name(), new_image());
+    docker(&["commit", &format!("caisson-{attempt}"), &image]);
+    docker(&["run", "--detach", "--network", "none", "--name", &copy, "--entrypoint", "sleep", &image, "1000"]);
     let home = tempfile::tempdir().unwrap();
     let name = format!("name={}", world.runner.name);
     let mut namesake = Runner::start_at(home.path(), "http://127.0.0.1:1", &["connect.attempts=1", &name]);
@@ -84,7 +84,7 @@ async fn the_sweep_leaves_a_namesake_alone_and_what_only_bears_its_labels() {
     assert_eq!(world.runner.end().await, Some(0));
     assert_eq!(docker(&["ps", "--filter", &format!("name={copy}"), "--format", "{{.Names}}"]), copy);
     docker(&["rm", "--force", &copy]);
-    docker(&["rmi", &copy]);
+    docker(&["rmi", &image]);
     world.runner.has_left_nothing().await;
 }
 

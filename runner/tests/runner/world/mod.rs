@@ -39,6 +39,11 @@ pub(crate) fn new_name() -> String {
     format!("test-{run}{}", uuid::Uuid::new_v4().simple())
 }
 
+/// A name for an image of a test's own.
+pub(crate) fn new_image() -> String {
+    format!("caisson-test:{}", new_name())
+}
+
 /// The image that `scripts/images` makes for tests.
 pub(crate) const IMAGE: &str = "caisson-busybox:test";
 
@@ -199,7 +204,7 @@ pub(crate) fn docker(arguments: &[&str]) -> String {
 
 /// The test image with a change, such as `VOLUME /data`, under a name of its own.
 pub(crate) fn image_with(change: &str) -> String {
-    let image = format!("caisson-test-changed:{}", uuid::Uuid::new_v4().simple());
+    let image = new_image();
     let container = docker(&["create", IMAGE]);
     docker(&["commit", "--change", change, &container, &image]);
     docker(&["rm", &container]);

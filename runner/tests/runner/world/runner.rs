@@ -148,6 +148,16 @@ impl Runner {
         self.status_kib("VmRSS:")
     }
 
+    /// The processes that it has started, by their ids.
+    pub(crate) fn children(&self) -> impl Iterator<Item = u32> {
+        let parent = format!("PPid:\t{}\n", self.process.id());
+        let processes =
+            fs::read_dir("/proc").unwrap().filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+        processes.filter(move |pid| {
+            fs::read_to_string(format!("/proc/{pid}/status")).is_ok_and(|status| status.contains(&parent))
+        })
+    }
+
     /// How many files, sockets and pipes its process has open.
     pub(crate) fn open_files(&self) -> usize {
         fs::read_dir(format!("/proc/{}/fd", self.process.id())).unwrap().count()

@@ -89,7 +89,7 @@ async fn an_engine_that_shuts_down_and_ends_its_containers_is_not_the_builds_fai
 async fn an_engine_whose_host_has_lost_its_power_holds_no_build_for_ever() {
     let home = tempfile::tempdir().unwrap();
     let proxy = EngineProxy::start(home.path().join("docker.sock"));
-    let world = World::with(&[&proxy.setting(), "engine.deadline=1s"]).await;
+    let world = World::with(&[&proxy.setting(), "engine.deadline=2s"]).await;
     let mut value = serde_json::to_value(world.spec("echo ready; while :; do sleep 1; done")).unwrap();
     value["timeout_seconds"] = 3600.into();
     let attempt = world.coordinator.assign(serde_json::from_value(value).unwrap());

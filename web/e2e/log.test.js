@@ -23,22 +23,34 @@ async function opened(address = '') {
 }
 const texts = (page) => page.locator('.row .text').allTextContents();
 
-test('100 MB are open in less than half a second', async (t) => {
+/** How long a click on a build takes to show its log, in milliseconds. */
+async function opening(page, build) {
+  await page.goto('/');
+  await page.locator(`a[href="/builds/${build}"]`).first().waitFor();
+  return page.evaluate(async (build) => {
+    const begun = performance.now();
+    document.querySelector(`a[href="/builds/${build}"]`).click();
+    while (![...document.querySelectorAll('.row .text')].some((row) => row.textContent.includes('compiling'))) await new Promise(requestAnimationFrame);
+    return performance.now() - begun;
+  }, build);
+}
+
+test('100 MB open nearly as quickly as one line', async (t) => {
   const { log_bytes } = await world.ask(`/builds/${number}`);
   assert.ok(log_bytes > 100_000_000, String(log_bytes));
   await opened();
+  const one = (await world.submit('echo compiling')).number;
+  assert.equal((await world.ended(one)).status, 'succeeded');
   const page = await world.person();
-  await page.goto('/');
-  await page.locator(`a[href="/builds/${number}"]`).first().waitFor();
-  const taken = await page.evaluate(async (number) => {
-    const begun = performance.now();
-    document.querySelector(`a[href="/builds/${number}"]`).click();
-    while (![...document.querySelectorAll('.row .text')].some((row) => row.textContent.includes('compiling'))) await new Promise(requestAnimationFrame);
-    return performance.now() - begun;
-  }, number);
-  t.diagnostic(`opened in ${Math.round(taken)} ms`);
-  assert.ok(taken < 500, `${taken} ms`);
-  assert.ok((await page.locator('.row').count()) < 120);
+  const [large, small] = [[], []];
+  for (let time = 0; time < 3; time += 1) {
+    small.push(await opening(page, one));
+    large.push(await opening(page, number));
+    assert.ok((await page.locator('.row').count()) < 120);
+  }
+  const [taken, floor] = [Math.min(...large), Math.min(...small)];
+  t.diagnostic(`opened in ${Math.round(taken)} ms, and one line in ${Math.round(floor)} ms`);
+  assert.ok(taken < 5 * floor, `${taken} ms, and one line in ${floor} ms`);
 });
 
 test('a million lines scroll without a stutter', async (t) => {

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
 import { existsSync } from 'node:fs';
 import { after, afterEach, before, test } from 'node:test';
-import { eventually, World } from './world.js';
+import { becomes, copied, eventually, World } from './world.js';
 
 let world;
 before(async () => { world = await World.start({ settings: ['keep_alive.interval=1s', 'keep_alive.timeout=3s'] }); });
@@ -43,11 +43,9 @@ test('a person is added, signs in, sees what a viewer may, and is refused the re
   await page.goto('/new');
   await page.getByText('You start no builds').waitFor();
   await page.goto('/settings');
-  const offered = page.getByRole('navigation', { name: 'Settings' }).getByRole('link');
-  await offered.first().waitFor();
-  assert.deepEqual(await offered.allTextContents(), ['Account', 'Tokens']);
+  await becomes(() => page.getByRole('navigation', { name: 'Settings' }).getByRole('link').allTextContents(), ['Account', 'Tokens']);
   await page.goto('/settings/tokens');
-  assert.deepEqual(await page.getByLabel('Role').locator('option').allTextContents(), ['viewer']);
+  await becomes(() => page.getByLabel('Role').locator('option').allTextContents(), ['viewer']);
   // Tried anyway.
   await page.goto('/settings/people');
   await page.getByRole('alert').getByText('The people could not be loaded').waitFor();
@@ -94,11 +92,11 @@ test('who is given another role, kept out, or another password knows it at once'
   await admin.getByText('Expected at least 10 characters').waitFor();
   await admin.getByRole('dialog').getByLabel('Password').fill('a third password');
   await admin.getByRole('button', { name: 'Set password' }).click();
-  await eventually('the dialog is closed', async () => (await admin.getByRole('dialog').count()) === 0);
+  await becomes(() => admin.getByRole('dialog').count(), 0);
   await world.person({}, { name: 'omar', password: 'a third password' });
   await admin.getByRole('button', { name: 'Remove omar' }).click();
   await admin.getByRole('dialog').getByRole('button', { name: 'Remove' }).click();
-  await eventually('he is gone', async () => (await item(admin, 'People', 'omar').count()) === 0);
+  await becomes(() => item(admin, 'People', 'omar').count(), 0);
 });
 
 test('a token is made, shown once, works, is revoked, and the audit log tells of it', async () => {
@@ -110,7 +108,7 @@ test('a token is made, shown once, works, is revoked, and the audit log tells of
   await page.getByRole('button', { name: 'Make token' }).click();
   await page.getByRole('region', { name: 'The token “nightly script” is made' }).waitFor();
   await page.getByRole('button', { name: 'Copy the secret' }).click();
-  const secret = await page.evaluate(() => navigator.clipboard.readText());
+  const secret = await copied(page, /^\S{20,}$/);
   assert.equal(await status(secret), 200);
   await page.getByRole('button', { name: 'Done' }).click();
   await page.reload();
@@ -126,7 +124,7 @@ test('a token is made, shown once, works, is revoked, and the audit log tells of
   assert.equal(await status(secret), 200);
   await page.getByRole('button', { name: 'Revoke nightly script' }).click();
   await page.getByRole('dialog').getByRole('button', { name: 'Revoke' }).click();
-  await eventually('it is gone', async () => (await made.count()) === 0);
+  await becomes(() => made.count(), 0);
   assert.equal(await status(secret), 401);
 
   await page.goto('/settings/audit');
@@ -145,17 +143,16 @@ test('the audit log is filtered and searched, and the past is pages away', async
   const page = await world.person();
   await page.goto('/settings/audit');
   const entries = page.getByRole('list', { name: 'What was done, newest first' }).getByRole('listitem');
-  await entries.first().waitFor();
-  assert.equal(await entries.count(), 50);
+  await becomes(() => entries.count(), 50);
   await page.getByRole('link', { name: 'Older entries' }).click();
   await entries.filter({ hasText: 'added person mallory' }).waitFor();
   await page.getByRole('link', { name: 'Refusals' }).click();
   await page.waitForURL(/show=refusals/);
-  await eventually('only refusals are left', async () => (await entries.filter({ hasText: 'changed person' }).count()) === 0);
+  await becomes(() => entries.filter({ hasText: 'changed person' }).count(), 0);
   await entries.filter({ hasText: 'mallory failed to sign in' }).waitFor();
   await entries.filter({ hasText: 'Somebody failed to sign in' }).first().waitFor();
   await page.getByRole('link', { name: 'mallory' }).click();
-  await eventually('only hers', async () => (await entries.count()) === 1);
+  await becomes(() => entries.count(), 1);
   await page.getByRole('link', { name: /What everybody did/ }).click();
   await page.getByRole('link', { name: 'All', exact: true }).click();
   await page.getByLabel('Search the audit log').fill('added person busy');
@@ -170,7 +167,7 @@ test('a runner is let in by the command that is shown, and cut off', async () =>
   await page.getByLabel('What it is for').fill('rack 3');
   await page.getByRole('button', { name: 'Make registration token' }).click();
   await page.getByRole('button', { name: 'Copy the command' }).click();
-  const command = await page.evaluate(() => navigator.clipboard.readText());
+  const command = await copied(page, /caisson-runner/);
   // The first line keeps the token in a file that nobody else can read; the second starts the runner.
   const [keep, start] = command.split('\n');
   execFileSync('sh', ['-ec', keep], { cwd: world.folder });
@@ -181,7 +178,7 @@ test('a runner is let in by the command that is shown, and cut off', async () =>
   await page.getByRole('button', { name: 'Done' }).click();
   await page.getByRole('button', { name: 'Revoke newcomer' }).click();
   await page.getByRole('dialog').getByRole('button', { name: 'Revoke' }).click();
-  await eventually('its credential is gone', async () => (await item(page, 'Credentials of runners', 'newcomer').count()) === 0);
+  await becomes(() => item(page, 'Credentials of runners', 'newcomer').count(), 0);
   await eventually('it has ended', () => world.processes.get('newcomer').exitCode !== null);
   assert.notEqual(world.processes.get('newcomer').exitCode, 0);
 });

@@ -1,4 +1,5 @@
 // A real coordinator, runner, engine and browser, each test file in a world of its own.
+import assert from 'node:assert/strict';
 import { execFileSync, spawn } from 'node:child_process';
 import { existsSync, mkdirSync, mkdtempSync, openSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -18,6 +19,28 @@ export async function eventually(what, look, within = 30_000) {
     if (Date.now() > deadline) throw new Error(`in ${within} ms not seen: ${what}`);
     await pause(50);
   }
+}
+
+/** Waits until `look` gives what is expected, or a text that matches it; where it never does, tells what it gave last. */
+export async function becomes(look, expected, within = 30_000) {
+  const deadline = Date.now() + within;
+  for (;;) {
+    const given = await look();
+    try {
+      return expected instanceof RegExp ? assert.match(given, expected) : assert.deepEqual(given, expected);
+    } catch (difference) {
+      if (Date.now() > deadline) throw difference;
+    }
+    await pause(50);
+  }
+}
+
+/** What the page has put on the clipboard, once that is of the kind that is waited for. */
+export function copied(page, kind) {
+  return eventually(`something like ${kind} is copied`, async () => {
+    const text = await page.evaluate(() => navigator.clipboard.readText());
+    return kind.test(text) && text;
+  });
 }
 
 /** How long a process may take to go before it is killed. */

@@ -9,6 +9,7 @@ mod disk;
 mod outbox;
 mod outcome;
 mod run;
+mod steps;
 
 use std::{
     collections::BTreeMap,

@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { mkdirSync, readFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { after, afterEach, before, test } from 'node:test';
-import { World } from './world.js';
+import { becomes, World } from './world.js';
 
 const axe = readFileSync(createRequire(import.meta.url).resolve('axe-core/axe.min.js'), 'utf8');
 const pictures = new URL('../../.cache/screenshots/', import.meta.url).pathname;
@@ -44,7 +44,8 @@ for (const look of LOOKS) {
     for (const path of [...PAGES, '/builds/7']) {
       await page.goto(path);
       await page.getByRole('heading', { level: 1 }).waitFor();
-      await page.waitForTimeout(700);
+      await becomes(() => page.getByText(/^Loading /).count(), 0);
+      await page.evaluate(() => document.fonts.ready);
       const file = path.replace(/[^a-z0-9]+/gi, '-').replace(/^-|-$/g, '') || 'builds';
       await page.screenshot({ path: `${pictures}${file}-${look.name}.png` });
       assert.deepEqual(await violations(page), [], path);

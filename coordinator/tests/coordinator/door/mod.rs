@@ -11,9 +11,16 @@ use std::net::SocketAddr;
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::TcpStream,
+    time::Instant,
 };
 
 use crate::support::in_time;
+
+/// Whether it took so many seconds of virtual time, or some more: while bytes are on their way through the kernel, the
+/// clock leaps to whatever timer is next.
+pub(super) fn is_about(seconds: u64, since: Instant) -> bool {
+    (seconds..3 * seconds).contains(&since.elapsed().as_secs())
+}
 
 /// A client that says what it likes, byte by byte.
 pub(super) struct Raw<S = TcpStream>(S);

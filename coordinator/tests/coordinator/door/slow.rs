@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::json;
 use tokio::time::{Instant, pause, sleep};
 
-use super::Raw;
+use super::{Raw, is_about};
 use crate::support::{Answer, House};
 
 const POST: &str = "POST /api/v1/session HTTP/1.1\r\nhost: localhost\r\n";
@@ -19,7 +19,7 @@ async fn s49_a_head_that_does_not_come_is_not_waited_for() {
         let began = Instant::now();
         client.says(begun).await;
         let heard = client.hears().await;
-        assert_eq!(began.elapsed().as_secs(), 10, "{begun:?}: {heard}");
+        assert!(is_about(10, began), "{begun:?}: {:?}, {heard}", began.elapsed());
     }
 }
 
@@ -36,7 +36,7 @@ async fn s49_a_head_that_drips_is_not_waited_for() {
     }
     client.says("\r\n").await;
     assert!(!client.hears().await.contains("200 OK"));
-    assert!(began.elapsed().as_secs() <= 12);
+    assert!(is_about(12, began), "{:?}", began.elapsed());
 }
 
 #[tokio::test]
@@ -48,7 +48,7 @@ async fn s49_a_connection_on_which_nothing_is_asked_any_more_is_closed() {
     pause();
     let began = Instant::now();
     assert_eq!(client.hears().await, "");
-    assert!(began.elapsed().as_secs() <= 11, "{:?}", began.elapsed());
+    assert!(is_about(10, began), "{:?}", began.elapsed());
 }
 
 #[tokio::test]
@@ -66,7 +66,7 @@ async fn s49_a_body_that_drips_is_not_waited_for() {
         }
         let heard = client.hears().await;
         assert!(heard.starts_with("HTTP/1.1 408") && heard.contains("\"request_timeout\""), "{heard}");
-        assert!(began.elapsed().as_secs() <= 35, "{:?}", began.elapsed());
+        assert!(is_about(35, began), "{:?}", began.elapsed());
     }
 }
 

@@ -8,6 +8,7 @@ use std::{
 };
 
 use caisson_coordinator::{coordinator::Coordinator, settings::Settings};
+use futures_util::{StreamExt, stream};
 use reqwest::{Method, RequestBuilder, header::HeaderMap};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -144,6 +145,12 @@ impl House {
         let answer = self.submit(&json!({ "commit": "main", "command": command })).await;
         assert_eq!(answer.status, 201, "{}", answer.text());
         answer.json()["id"].as_str().unwrap().to_owned()
+    }
+
+    /// Submits a command many times, several at a time.
+    pub(crate) async fn submits_many(&self, command: &str, count: usize) {
+        let submissions = (0..count).map(|_| self.submitted(command));
+        stream::iter(submissions).buffer_unordered(16).for_each(async |_| {}).await;
     }
 
     pub(crate) async fn build(&self, which: &str) -> Value {

@@ -211,7 +211,7 @@ pub struct Owned {
 /// What a thing on the engine is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum OwnedKind {
-    /// A container, with its anonymous volumes.
+    /// A container, with its anonymous volumes and the network that is its alone.
     Container,
     /// A network.
     Network,

@@ -19,7 +19,7 @@ const SWEEP_EVERY: Duration = Duration::from_secs(60);
 /// How soon what could not be removed is tried again; twice as late after each further time.
 const PAUSE_MIN: Duration = Duration::from_secs(5);
 
-/// What becomes of the network that all builds of the runner share.
+/// What becomes of the network that all builds of the runner share, where they do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SharedNetwork {
     /// Builds are to come.
@@ -95,7 +95,8 @@ pub(crate) async fn trim_images(host: &Host) -> Result<(), EngineError> {
 async fn sweep_engine(builds: &Builds, network: SharedNetwork, swept: &mut Swept) -> Result<(), EngineError> {
     let host = builds.host();
     for owned in host.engine.list_owned(&host.config.owner()).await? {
-        if owned.kind == OwnedKind::Network && network == SharedNetwork::Keep {
+        let is_shared = owned.kind == OwnedKind::Network && owned.attempt.is_none();
+        if is_shared && network == SharedNetwork::Keep {
             continue;
         }
         match remove_unclaimed(builds.claims(), &*host.engine, &owned).await {

@@ -8,6 +8,7 @@ mod containers;
 mod credentials;
 mod error;
 mod images;
+mod networks;
 mod probe;
 mod request;
 mod volumes;
@@ -17,7 +18,7 @@ use std::{collections::HashMap, path::Path, sync::OnceLock, time::Duration};
 use async_trait::async_trait;
 use bollard::{
     Docker,
-    models::{NetworkCreateRequest, SystemInfo, SystemVersion},
+    models::{SystemInfo, SystemVersion},
     query_parameters::{
         ListContainersOptions, ListNetworksOptions, ListVolumesOptions, RemoveContainerOptions,
         RemoveVolumeOptions,
@@ -31,8 +32,6 @@ use super::{
     Owned, OwnedKind, Owner, Signal, container_name,
 };
 use crate::config::{EngineConfig, ImageConfig};
-
-pub use request::network_name;
 
 /// How long the engine has, at most, to say who it is.
 const PROBE_DEADLINE_MAX: Duration = Duration::from_secs(5);
@@ -154,6 +153,26 @@ impl DockerEngine {
         }
     }
 
+    async fn remove_one(&self, owned: &Owned) -> Result<(), EngineError> {
+        let removed = match owned.kind {
+            OwnedKind::Container => {
+                let options = RemoveContainerOptions { v: true, force: true, link: false };
+                self.call("remove container", self.docker.remove_container(&owned.id, Some(options))).await
+            }
+            OwnedKind::Network => self.call("remove network", self.docker.remove_network(&owned.id)).await,
+            OwnedKind::Volume => {
+                let options = RemoveVolumeOptions { force: true };
+                self.call("remove volume", self.docker.remove_volume(&owned.id, Some(options))).await
+            }
+        };
+        match removed {
+            Err(EngineError::NotFound(_)) => Ok(()),
+            // It is being removed already. A container that is used is no obstacle: its removal is forced.
+            Err(EngineError::Busy(_)) if owned.kind == OwnedKind::Container => Ok(()),
+            result => result,
+        }
+    }
+
     fn facts(&self) -> Facts {
         self.facts.get().cloned().unwrap_or_default()
     }
@@ -164,28 +183,6 @@ impl DockerEngine {
 
     fn silent(&self, call: &'static str, deadline: Duration) -> EngineError {
         EngineError::Silent { host: self.host.clone(), call, seconds: deadline.as_secs() }
-    }
-
-    /// The network of this runner's builds, in which none of them can reach another.
-    async fn ensure_network(&self, owner: &Owner) -> Result<(), EngineError> {
-        let name = network_name(owner);
-        let _guard = self.network.lock().await;
-        match self.call("inspect network", self.docker.inspect_network(&name, None)).await {
-            Ok(_) => return Ok(()),
-            Err(EngineError::NotFound(_)) => {}
-            Err(error) => return Err(error),
-        }
-        let request = NetworkCreateRequest {
-            name,
-            driver: Some("bridge".into()),
-            options: Some(HashMap::from([(
-                "com.docker.network.bridge.enable_icc".to_owned(),
-                "false".to_owned(),
-            )])),
-            labels: Some(HashMap::from(label::owner(owner))),
-            ..NetworkCreateRequest::default()
-        };
-        self.call("create network", self.docker.create_network(request)).await.map(|_| ())
     }
 }
 
@@ -268,7 +265,7 @@ impl Engine for DockerEngine {
 
     async fn create(&self, request: &ContainerRequest) -> Result<ContainerId, EngineError> {
         if request.network == Network::Bridge {
-            self.ensure_network(&request.owner).await?;
+            networks::ensure(self, request).await?;
         }
         containers::create(self, request).await
     }
@@ -306,22 +303,10 @@ impl Engine for DockerEngine {
     }
 
     async fn remove(&self, owned: &Owned) -> Result<(), EngineError> {
-        let removed = match owned.kind {
-            OwnedKind::Container => {
-                let options = RemoveContainerOptions { v: true, force: true, link: false };
-                self.call("remove container", self.docker.remove_container(&owned.id, Some(options))).await
-            }
-            OwnedKind::Network => self.call("remove network", self.docker.remove_network(&owned.id)).await,
-            OwnedKind::Volume => {
-                let options = RemoveVolumeOptions { force: true };
-                self.call("remove volume", self.docker.remove_volume(&owned.id, Some(options))).await
-            }
-        };
-        match removed {
-            Err(EngineError::NotFound(_)) => Ok(()),
-            // It is being removed already. A container that is used is no obstacle: its removal is forced.
-            Err(EngineError::Busy(_)) if owned.kind == OwnedKind::Container => Ok(()),
-            result => result,
+        self.remove_one(owned).await?;
+        match networks::goes_with(owned, self.facts().dialect) {
+            Some(network) => self.remove_one(&network).await,
+            None => Ok(()),
         }
     }
 

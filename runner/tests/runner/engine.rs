@@ -110,7 +110,8 @@ async fn a_build_that_writes_too_much_and_can_not_be_killed_is_given_up() {
     let world = World::with(&[&proxy.setting(), "limits.disk=8MiB"]).await;
     let attempt = world.submit("echo ready; head -c 20m /dev/zero > large; while :; do sleep 1; done");
     world.coordinator.prints(attempt, "ready").await;
-    proxy.set(Gate::NoKill);
+    let cant = r#"{"message": "can't kill"}"#;
+    proxy.set(Gate::Answers { path: "/kill?", status: "500 Internal Server Error", body: cant });
     let outcome = world.outcome(attempt).await;
     assert!(engine_failed(&outcome) && outcome.message().unwrap().contains("can't kill"), "{outcome:?}");
     proxy.set(Gate::Open);

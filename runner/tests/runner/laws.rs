@@ -1,11 +1,15 @@
-//! What holds of every engine, in as many builds on one: what a command prints, how it ends, what it may do, and that
-//! nothing is left of it.
+//! What holds of every engine, in as many builds on one: what a command prints, how it ends, what it may do and whom it
+//! meets, and that nothing is left of it.
+
+use std::net::IpAddr;
 
 use caisson_protocol::{AttemptId, CoordinatorMessage, FailureNote, Outcome, Stream};
 
 use caisson_runner::engine::Owned;
 
-use crate::world::{Kind, WorldWith, spec_from};
+use tokio::net::TcpStream;
+
+use crate::world::{Kind, WorldWith, spec_from, until};
 
 /// The runner's engine obeys every law. The runner has `capacity=4`, `limits.memory=64MiB` and
 /// `limits.disk=64MiB`.
@@ -50,7 +54,12 @@ async fn ends_as_it_ends<K: Kind>(world: &WorldWith<K>) {
 }
 
 async fn sees_its_checkout_and_no_more<K: Kind>(world: &WorldWith<K>) {
-    let attempt = succeeds(world, "pwd; cat file.txt; id -u; ls; ls /sys/class/net; echo $CI").await;
+    let mut value =
+        serde_json::to_value(world.spec("pwd; cat file.txt; id -u; ls; ls /sys/class/net; echo $CI"))
+            .unwrap();
+    value["network"] = "none".into();
+    let attempt = world.coordinator.assign(spec_from(value));
+    assert_eq!(world.outcome(attempt).await, Outcome::Succeeded);
     let printed = world.coordinator.log_text(attempt, Stream::Stdout);
     assert_eq!(printed, "/workspace\nhello\n0\nfile.txt\nlo\ntrue\n");
 }
@@ -104,6 +113,22 @@ async fn is_told_apart_from_what_others_do<K: Kind>(world: &WorldWith<K>) {
     // Also what the engine leaves when someone else removes a container.
     let removed = |owned: &Owned| owned.attempt == Some(removed);
     assert!(!world.runner.owned().await.iter().any(removed), "{}", world.runner.log());
+}
+
+/// Of a runner with `network=bridge`, whose engine can give builds one.
+pub(crate) async fn builds_dont_meet<K: Kind>(world: &WorldWith<K>) {
+    let serves = world.submit("ip -4 -o addr show dev eth0 | awk '{ print $4 }'; exec httpd -f -p 8080");
+    world.coordinator.prints(serves, "\n").await;
+    let printed = world.coordinator.log_text(serves, Stream::Stdout);
+    let (address, _) = printed.split_once('/').unwrap();
+    let there: IpAddr = address.parse().unwrap();
+    // Its host may look into it, and so it can be seen that it listens: before and after another build has tried.
+    let listens = async || TcpStream::connect((there, 8080)).await.is_ok();
+    until("a build listens", listens).await;
+    succeeds(world, &format!("! nc -w 2 {address} 8080 < /dev/null")).await;
+    assert!(listens().await);
+    world.coordinator.say(CoordinatorMessage::Cancel { attempt: serves });
+    assert_eq!(world.outcome(serves).await, Outcome::Canceled);
 }
 
 async fn leaves_nothing<K: Kind>(world: &WorldWith<K>) {

@@ -5,15 +5,17 @@
 
 use std::process::Command;
 
-use caisson_protocol::Outcome;
+use caisson_protocol::{CoordinatorMessage, Outcome};
+use caisson_runner::engine::{Owned, OwnedKind};
 
 use crate::{
     laws,
     world::{Auto, Dockerd, Kind, Podman, Runner, Upload, WorldWith},
 };
 
-const SETTINGS: [&str; 5] =
-    ["capacity=4", "limits.memory=64MiB", "limits.disk=64MiB", "limits.nofile=1024", "engine.deadline=5s"];
+const SETTINGS: [&str; 4] = ["capacity=4", "limits.memory=64MiB", "limits.disk=64MiB", "limits.nofile=1024"];
+/// What a runner has by default. An engine of the tests' own may not touch the machine's firewall, and so can't.
+const BRIDGE: &str = "network=bridge";
 
 fn with<'a>(settings: &'a [String], further: &[&'a str]) -> Vec<&'a str> {
     settings.iter().map(String::as_str).chain(further.iter().copied()).collect()
@@ -23,8 +25,11 @@ fn with<'a>(settings: &'a [String], further: &[&'a str]) -> Vec<&'a str> {
 async fn the_laws_hold_on_the_machines_engine() {
     let engine =
         std::env::var("CAISSON_TEST_ENGINE").unwrap_or_else(|_| "unix:///var/run/docker.sock".into());
-    let world = WorldWith::<Auto>::with(&with(&[format!("engine.host={engine}")], &SETTINGS)).await;
+    let host = format!("engine.host={engine}");
+    let mut world = WorldWith::<Auto>::with(&with(&[host, BRIDGE.into()], &SETTINGS)).await;
+    world.runner.looked_at_through(&engine);
     laws::hold_in(&world).await;
+    laws::builds_dont_meet(&world).await;
     world.ends_clean().await;
 }
 
@@ -40,11 +45,44 @@ async fn the_laws_hold_on_podman_into_which_workspaces_are_uploaded() {
 
 async fn hold_on_podman<K: Kind>() {
     let engine = Podman::start().await;
-    let host = engine.host();
-    let mut world = WorldWith::<K>::with(&with(&[format!("engine.host={host}")], &SETTINGS)).await;
-    world.runner.looked_at_through(&host);
+    let world = on_podman::<K>(&engine).await;
     assert!(world.runner.log().contains("Podman"), "{}", world.runner.log());
     laws::hold_in(&world).await;
+    laws::builds_dont_meet(&world).await;
+    world.ends_clean().await;
+}
+
+async fn on_podman<K: Kind>(engine: &Podman) -> WorldWith<K> {
+    let host = engine.host();
+    let settings = [format!("engine.host={host}"), BRIDGE.into()];
+    let mut world = WorldWith::<K>::with(&with(&settings, &SETTINGS)).await;
+    world.runner.looked_at_through(&host);
+    world
+}
+
+/// Podman keeps networks apart, and not what is in one.
+#[tokio::test]
+async fn on_podman_each_attempt_has_a_network_of_its_own_that_goes_with_it() {
+    let engine = Podman::start().await;
+    let mut world = on_podman::<Auto>(&engine).await;
+    let has_network = |owned: &[Owned], attempt| {
+        owned.iter().any(|owned| owned.kind == OwnedKind::Network && owned.attempt == Some(attempt))
+    };
+    let attempts = [(); 2].map(|()| world.submit("echo ready; while :; do sleep 1; done"));
+    for attempt in attempts {
+        world.coordinator.prints(attempt, "ready").await;
+        assert!(has_network(&world.runner.owned().await, attempt));
+    }
+    world.coordinator.say(CoordinatorMessage::Cancel { attempt: attempts[0] });
+    world.coordinator.cleaned(attempts[0]).await;
+    assert!(!has_network(&world.runner.owned().await, attempts[0]), "{}", world.runner.log());
+
+    // A network without its container is what a runner leaves that is killed between the two.
+    world.runner.kill();
+    world.runner.docker(&["rm", "-f", &format!("caisson-{}", attempts[1])]);
+    assert!(has_network(&world.runner.owned().await, attempts[1]));
+    world.runner.restart();
+    world.runner.becomes_empty().await;
     world.ends_clean().await;
 }
 
@@ -53,7 +91,7 @@ async fn the_laws_hold_on_an_engine_elsewhere_and_it_is_found_again_when_it_was_
     let far_from_it = tempfile::tempdir().unwrap();
     let mut engine = Dockerd::start_remote(far_from_it.path()).await;
     let home = tempfile::tempdir_in(far_from_it.path()).unwrap();
-    let settings = engine.remote_settings();
+    let settings = [engine.remote_settings(), vec!["engine.deadline=5s".into()]].concat();
     let mut world = WorldWith::<Auto>::within(home, &with(&settings, &SETTINGS)).await;
     world.runner.looked_at_through(&engine.host());
     let log = world.runner.log();

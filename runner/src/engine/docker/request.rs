@@ -9,10 +9,10 @@ use bollard::models::{
 };
 use caisson_protocol::Network;
 
-use super::{Dialect, Facts, label};
+use super::{Dialect, Facts, label, networks};
 use crate::{
     config::Limits,
-    engine::{ContainerRequest, Owner, WORKSPACE, WorkspaceMount, container_name},
+    engine::{ContainerRequest, WORKSPACE, WorkspaceMount, container_name},
 };
 
 /// What package managers and servers need as root in their own container: to own files, to become another user, to
@@ -20,15 +20,6 @@ use crate::{
 /// nodes reach beyond the container, and the rest is about capabilities themselves.
 const CAPABILITIES: [&str; 8] =
     ["CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "KILL", "NET_BIND_SERVICE", "SETGID", "SETUID"];
-
-/// The name of the network that a runner's builds join.
-#[must_use]
-pub fn network_name(owner: &Owner) -> String {
-    let coordinator =
-        uuid::Uuid::new_v5(&uuid::Uuid::NAMESPACE_URL, owner.coordinator.to_string().as_bytes());
-    let coordinator = coordinator.simple().to_string();
-    format!("caisson-{}-{}", owner.runner, &coordinator[..8])
-}
 
 /// The request that makes a build's container.
 pub(super) fn body(request: &ContainerRequest, facts: &Facts) -> ContainerCreateBody {
@@ -50,7 +41,7 @@ pub(super) fn body(request: &ContainerRequest, facts: &Facts) -> ContainerCreate
     }
 }
 
-fn labels(request: &ContainerRequest) -> HashMap<String, String> {
+pub(super) fn labels(request: &ContainerRequest) -> HashMap<String, String> {
     let of_attempt = [
         (label::BUILD.to_owned(), request.attempt.build.to_string()),
         (label::ATTEMPT.to_owned(), request.attempt.to_string()),
@@ -94,7 +85,7 @@ fn host_config(request: &ContainerRequest, facts: &Facts) -> HostConfig {
     HostConfig {
         mounts: Some(vec![workspace(request)]),
         network_mode: Some(match request.network {
-            Network::Bridge => network_name(&request.owner),
+            Network::Bridge => networks::name(request, facts.dialect),
             Network::None => "none".into(),
         }),
         privileged: Some(false),
@@ -152,7 +143,10 @@ mod tests {
     use caisson_settings::ByteSize;
 
     use super::*;
-    use crate::config::{Config, CoordinatorUrl};
+    use crate::{
+        config::{Config, CoordinatorUrl},
+        engine::Owner,
+    };
 
     fn request() -> ContainerRequest {
         let limits =

@@ -168,10 +168,12 @@ pub(crate) enum Gate {
     Shut,
     /// Nothing, and what is there stays open, as when its host has lost its power.
     Dead,
-    /// Everything but what would kill a container.
-    NoKill,
     /// Everything, but that for the next container there is no image.
     ForgetsImage,
+    /// Everything but this, which is never answered.
+    Swallows(&'static str),
+    /// Everything but what is asked for in `path`, to which this is the answer.
+    Answers { path: &'static str, status: &'static str, body: &'static str },
 }
 
 impl EngineProxy {
@@ -186,7 +188,11 @@ impl EngineProxy {
                 let now = *gate.borrow();
                 match now {
                     Gate::NothingNew | Gate::Shut => {}
-                    Gate::Open | Gate::Dead | Gate::NoKill | Gate::ForgetsImage => {
+                    Gate::Open
+                    | Gate::Dead
+                    | Gate::ForgetsImage
+                    | Gate::Swallows(_)
+                    | Gate::Answers { .. } => {
                         tokio::spawn(pass(client, opener.clone(), gate.clone()));
                     }
                 }
@@ -227,17 +233,27 @@ async fn pass(client: UnixStream, opener: watch::Sender<Gate>, mut gate: watch::
                     continue;
                 }
                 let now = *gate.borrow();
-                if now == Gate::NoKill && asks_for(question, "/kill?") {
-                    to_client.write_all(answer("500 Internal Server Error", "can't kill").as_bytes()).await.unwrap();
-                } else if now == Gate::ForgetsImage && asks_for(question, "/containers/create?") {
-                    opener.send_replace(Gate::Open);
-                    // Its body comes apart.
-                    if !question.ends_with(b"}") {
-                        let _ = from_client.read(&mut body).await;
+                match now {
+                    Gate::Swallows(path) if asks_for(question, path) => asks = false,
+                    Gate::Answers { path, status, body: text } if asks_for(question, path) => {
+                        if has_more_to_come(question) {
+                            let _ = from_client.read(&mut body).await;
+                        }
+                        to_client.write_all(answer(status, text).as_bytes()).await.unwrap();
                     }
-                    to_client.write_all(answer("404 Not Found", "no such image").as_bytes()).await.unwrap();
-                } else if to_engine.write_all(question).await.is_err() {
-                    break;
+                    Gate::ForgetsImage if asks_for(question, "/containers/create?") => {
+                        opener.send_replace(Gate::Open);
+                        if has_more_to_come(question) {
+                            let _ = from_client.read(&mut body).await;
+                        }
+                        let text = r#"{"message": "no such image"}"#;
+                        to_client.write_all(answer("404 Not Found", text).as_bytes()).await.unwrap();
+                    }
+                    _ => {
+                        if to_engine.write_all(question).await.is_err() {
+                            break;
+                        }
+                    }
                 }
             }
             read = from_engine.read(&mut answered), if !dead => {
@@ -260,8 +276,15 @@ fn asks_for(question: &[u8], what: &str) -> bool {
     String::from_utf8_lossy(line).contains(what)
 }
 
-fn answer(status: &str, message: &str) -> String {
-    let body = json!({"message": message}).to_string();
+/// A body comes apart from its head, but not always.
+fn has_more_to_come(question: &[u8]) -> bool {
+    let head = String::from_utf8_lossy(question).to_lowercase();
+    question.ends_with(b"\r\n\r\n")
+        && head.contains("content-length: ")
+        && !head.contains("content-length: 0\r")
+}
+
+fn answer(status: &str, body: &str) -> String {
     let length = body.len();
     format!("HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n{body}")
 }

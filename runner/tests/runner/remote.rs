@@ -28,8 +28,8 @@ async fn the_laws_hold_on_the_machines_engine() {
     let host = format!("engine.host={engine}");
     let mut world = WorldWith::<Auto>::with(&with(&[host, BRIDGE.into()], &SETTINGS)).await;
     world.runner.looked_at_through(&engine);
-    laws::hold_in(&world).await;
     laws::builds_dont_meet(&world).await;
+    laws::hold_in(&world).await;
     world.ends_clean().await;
 }
 
@@ -47,8 +47,8 @@ async fn hold_on_podman<K: Kind>() {
     let engine = Podman::start().await;
     let world = on_podman::<K>(&engine).await;
     assert!(world.runner.log().contains("Podman"), "{}", world.runner.log());
-    laws::hold_in(&world).await;
     laws::builds_dont_meet(&world).await;
+    laws::hold_in(&world).await;
     world.ends_clean().await;
 }
 

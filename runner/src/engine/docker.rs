@@ -190,8 +190,13 @@ fn describe(version: &SystemVersion) -> String {
     format!("{:?} {}", Dialect::of(version), version.version.as_deref().unwrap_or("of unknown version"))
 }
 
+/// An option is told as `name=seccomp,profile=builtin`, where one that is turned off has the profile `unconfined`.
 fn has_security(info: &SystemInfo, name: &str) -> bool {
-    info.security_options.iter().flatten().any(|option| option.contains(name))
+    info.security_options.iter().flatten().any(|option| {
+        let mut parts = option.split(',');
+        let is_it = parts.next().is_some_and(|first| first.trim_start_matches("name=") == name);
+        is_it && parts.all(|part| part != "profile=unconfined")
+    })
 }
 
 fn remaps_users(info: &SystemInfo) -> bool {
@@ -364,7 +369,12 @@ mod tests {
         };
         told(SystemInfo { pids_limit: Some(false), ..good.clone() }, "processes");
         told(SystemInfo { swap_limit: Some(false), ..good.clone() }, "swap");
-        told(SystemInfo { security_options: Some(vec!["name=userns".into()]), ..good.clone() }, "seccomp");
-        told(SystemInfo { security_options: Some(vec!["name=seccomp".into()]), ..good }, "userns-remap");
+        let secured = |options: &[&str]| {
+            let options = options.iter().map(|option| (*option).to_owned()).collect();
+            SystemInfo { security_options: Some(options), ..good.clone() }
+        };
+        told(secured(&["name=userns"]), "seccomp");
+        told(secured(&["name=userns", "name=seccomp,profile=unconfined"]), "seccomp");
+        told(secured(&["name=seccomp"]), "userns-remap");
     }
 }

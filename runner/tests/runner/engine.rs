@@ -25,6 +25,17 @@ async fn an_engine_that_is_not_there_is_named_in_one_clear_line() {
     assert!(last.contains("unix:///nowhere/docker.sock") && last.contains("systemctl start docker"), "{log}");
 }
 
+#[tokio::test]
+async fn an_engine_that_lets_builds_make_any_system_call_is_told_of_at_the_start() {
+    let home = tempfile::tempdir().unwrap();
+    let proxy = EngineProxy::start(home.path().join("docker.sock"));
+    let body = r#"{"SecurityOptions": ["name=seccomp,profile=unconfined", "name=cgroupns"]}"#;
+    proxy.set(Gate::Answers { path: "/info", status: "200 OK", body });
+    let world = World::with(&[&proxy.setting()]).await;
+    assert!(world.runner.log().contains("builds can make any system call"), "{}", world.runner.log());
+    world.ends_clean().await;
+}
+
 /// The engine says so where two remove a container at once, which can't be brought about at will.
 #[tokio::test]
 async fn what_is_being_removed_already_is_removed_and_what_is_in_use_is_not() {
@@ -153,6 +164,37 @@ async fn the_runners_network_comes_back_when_someone_removes_it_and_goes_with_th
     let second = world.submit("true");
     assert_eq!(world.outcome(second).await, Outcome::Succeeded);
     assert_eq!(owned(&world.runner.name).await.iter().filter(|owned| owned.attempt.is_none()).count(), 1);
+    world.ends_clean().await;
+}
+
+#[tokio::test]
+async fn what_an_engine_warns_of_when_it_makes_a_network_is_told() {
+    let home = tempfile::tempdir().unwrap();
+    let proxy = EngineProxy::start(home.path().join("docker.sock"));
+    let world = World::with(&[&proxy.setting(), "network=bridge"]).await;
+    let body = r#"{"Id": "0123", "Warning": "enable_icc is not a recognized option"}"#;
+    proxy.set(Gate::Answers { path: "/networks/create", status: "201 Created", body });
+    let attempt = world.submit("true");
+    // There is no such network.
+    assert!(engine_failed(&world.outcome(attempt).await));
+    assert!(world.runner.log().contains("enable_icc is not a recognized option"), "{}", world.runner.log());
+    proxy.set(Gate::Open);
+    world.ends_clean().await;
+}
+
+#[tokio::test]
+async fn builds_on_an_engine_that_makes_no_network_wait_side_by_side() {
+    let home = tempfile::tempdir().unwrap();
+    let proxy = EngineProxy::start(home.path().join("docker.sock"));
+    let world = World::with(&[&proxy.setting(), "network=bridge", "capacity=4", "engine.deadline=6s"]).await;
+    proxy.set(Gate::Swallows("/networks/"));
+    for attempt in [(); 4].map(|()| world.submit("true")) {
+        let report = world.coordinator.finished(attempt).await;
+        assert!(engine_failed(&report.outcome), "{:?}", report.outcome);
+        let waited_ms = report.phases.create_ms.unwrap();
+        assert!((6_000..15_000).contains(&waited_ms), "{waited_ms}");
+    }
+    proxy.set(Gate::Open);
     world.ends_clean().await;
 }
 

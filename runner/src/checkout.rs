@@ -102,6 +102,9 @@ impl Checkout {
                  with git.ssh_key_file they need no agent"
             );
         }
+        if let Some(gap) = sandbox::gap() {
+            warn!("a hole in libgit2 would let a checkout {gap}");
+        }
         let targets = Targets::new(&git, coordinator);
         Ok(Self { program, mirrors, home, git, targets })
     }

@@ -7,11 +7,12 @@ use std::{
     env,
     error::Error,
     path::{Path, PathBuf},
+    thread,
 };
 
 use landlock::{
     ABI, Access, AccessFs, PathBeneath, PathFd, PathFdError, Ruleset, RulesetAttr, RulesetCreated,
-    RulesetCreatedAttr,
+    RulesetCreatedAttr, RulesetError, RulesetStatus,
 };
 use rustix::thread::{CapabilitySet, CapabilitySets, capabilities, set_capabilities};
 
@@ -52,12 +53,41 @@ const READ_VARIABLES: [&str; 3] = ["SSL_CERT_FILE", "SSL_CERT_DIR", "HOME"];
 /// What root keeps of its privileges: repositories on this host may be others'.
 const KEPT: CapabilitySet = CapabilitySet::DAC_OVERRIDE.union(CapabilitySet::DAC_READ_SEARCH);
 
+/// What else a hole in libgit2 would let a checkout do on this kernel.
+pub(super) fn gap() -> Option<&'static str> {
+    // What a kernel enforces is told by confining a thread, for good: so one that does nothing else.
+    let confined = || Ok(rules()?.restrict_self()?.ruleset);
+    let confined = thread::scope(|scope| scope.spawn(confined).join());
+    match confined {
+        Ok(Ok::<_, RulesetError>(status)) => gap_of(&status),
+        // The checkouts fail, and say why.
+        _ => None,
+    }
+}
+
+fn gap_of(enforced: &RulesetStatus) -> Option<&'static str> {
+    match enforced {
+        RulesetStatus::FullyEnforced => None,
+        RulesetStatus::PartiallyEnforced => Some(
+            "empty whatever files the runner's user may write: this kernel's Landlock is older than Linux 6.2",
+        ),
+        RulesetStatus::NotEnforced => Some(
+            "read and write whatever the runner's user may: this kernel has no Landlock, which takes Linux 5.13 and \
+             `landlock` among its security modules (lsm=)",
+        ),
+    }
+}
+
+fn rules() -> Result<RulesetCreated, RulesetError> {
+    Ruleset::default().handle_access(AccessFs::from_all(VERSION))?.create()
+}
+
 /// Applies to the calling thread and those that it starts, for good.
 ///
 /// # Errors
 /// When a folder that the checkout needs is not there, or the kernel refuses.
 pub(super) fn confine(request: &Request) -> Result<(), Box<dyn Error>> {
-    let mut rules = Ruleset::default().handle_access(AccessFs::from_all(VERSION))?.create()?;
+    let mut rules = rules()?;
     for path in [&request.workspace, &request.mirrors] {
         rules = rules.add_rule(PathBeneath::new(PathFd::new(path)?, AccessFs::from_all(VERSION)))?;
     }
@@ -96,13 +126,20 @@ fn readable_beneath(rules: RulesetCreated, path: &Path) -> Result<RulesetCreated
 
 #[cfg(test)]
 mod tests {
-    use std::{fs, io::ErrorKind, thread};
+    use std::{fs, io::ErrorKind};
 
     use super::*;
     use crate::{
         checkout::{limits::Limits, targets::Targets},
         config::Config,
     };
+
+    #[test]
+    fn what_a_kernel_leaves_open_is_told() {
+        assert_eq!(gap_of(&RulesetStatus::FullyEnforced), None);
+        assert!(gap_of(&RulesetStatus::PartiallyEnforced).unwrap().contains("Linux 6.2"));
+        assert!(gap_of(&RulesetStatus::NotEnforced).unwrap().contains("has no Landlock"));
+    }
 
     #[test]
     fn s19_a_checkout_reaches_its_mirrors_and_its_workspace_and_nothing_else() {

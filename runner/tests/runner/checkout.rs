@@ -13,7 +13,7 @@ use tokio::{
 };
 
 use super::World;
-use crate::world::{Entry, Repository, names, servers, spec, spec_from, until};
+use crate::world::{Coordinator, Entry, Repository, Runner, kernel, names, servers, spec, spec_from, until};
 
 async fn error(world: &World, url: &str, commit: &str) -> (ErrorReason, String) {
     let attempt = world.coordinator.assign(spec(url, commit, "true"));
@@ -609,4 +609,21 @@ fn noise(bytes: usize) -> String {
         format!("{:016x}", state ^ (state >> 33))
     };
     std::iter::repeat_with(&mut next).take(bytes / 16).collect()
+}
+
+#[tokio::test]
+async fn a_kernel_without_landlock_is_told_of_at_the_start_and_builds_all_the_same() {
+    let home = tempfile::tempdir().unwrap();
+    let coordinator = Coordinator::start().await;
+    let repository = Repository::make(&home.path().join("repository"), &[("file.txt", "hello\n")]);
+    let mut runner =
+        kernel::without_landlock(|| Runner::start(&home.path().join("runner"), &coordinator, &[]));
+    coordinator.wait("the runner registers", |seen| seen.registrations.len() == 1).await;
+    for _ in 0..2 {
+        let attempt = coordinator.assign(spec(&repository.url(), "main", "cat file.txt"));
+        assert_eq!(coordinator.finished(attempt).await.outcome, Outcome::Succeeded);
+    }
+    assert_eq!(runner.log().matches("has no Landlock").count(), 1, "{}", runner.log());
+    assert_eq!(runner.end().await, Some(0));
+    runner.has_left_nothing().await;
 }

@@ -3,6 +3,7 @@
 pub(crate) mod certificates;
 pub(crate) mod coordinator;
 pub(crate) mod dockerd;
+pub(crate) mod kernel;
 pub(crate) mod podman;
 pub(crate) mod registry;
 pub(crate) mod repository;

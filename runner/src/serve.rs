@@ -93,6 +93,10 @@ pub async fn serve(config: Config, program: PathBuf, wish: watch::Receiver<Wish>
     let (transport, reason) = Transport::choose(&config, &*engine, &info, &workspaces).await?;
     let description = format!("{}, workspaces {transport}", info.description);
     info!("builds run on {description}{}", reason.map(|reason| format!(": {reason}")).unwrap_or_default());
+    let not_set = config.limits.not_set();
+    if !not_set.is_empty() {
+        warn!("a build may take all of its host's memory or processors: set {}", not_set.join(" and "));
+    }
     let identity = Identity { credentials, instance: uuid::Uuid::new_v4(), engine: description };
 
     let (spool, checkout) = open_folders(&config, &work_dir, program)?;

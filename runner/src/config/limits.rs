@@ -32,6 +32,14 @@ fn processors<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Erro
 }
 
 impl Limits {
+    /// The settings without which a build may take all that its host has.
+    #[must_use]
+    pub fn not_set(&self) -> Vec<&'static str> {
+        let memory = self.memory.is_none().then_some("limits.memory");
+        let cpus = (self.cpus == 0.0).then_some("limits.cpus");
+        memory.into_iter().chain(cpus).collect()
+    }
+
     /// These, or what a build asks for where that is less.
     #[must_use]
     pub fn lowered_to(&self, asked: &BuildLimits) -> Self {
@@ -97,6 +105,15 @@ mod tests {
         let allowed = Config::default().limits;
         assert_eq!(allowed.lowered_to(&BuildLimits::default()), allowed);
         assert_eq!(in_words(&BuildLimits::default(), Network::Bridge), None);
+    }
+
+    #[test]
+    fn what_a_runner_does_not_limit_is_known() {
+        let limits = Config::default().limits;
+        assert_eq!(limits.not_set(), ["limits.memory", "limits.cpus"]);
+        let limits = Limits { memory: Some(ByteSize::mib(1024)), ..limits };
+        assert_eq!(limits.not_set(), ["limits.cpus"]);
+        assert_eq!(Limits { cpus: 1.5, ..limits }.not_set(), [""; 0]);
     }
 
     #[test]

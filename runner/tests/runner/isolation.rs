@@ -1,5 +1,7 @@
 //! Commands that take all they can get: each is stopped by its own limits, and its neighbours notice nothing.
 
+use std::net::SocketAddr;
+
 use caisson_protocol::{AttemptId, FailureNote, Outcome, Stream};
 
 use serde_json::json;
@@ -185,18 +187,63 @@ async fn shared_memory_has_a_size_and_no_core_is_written() {
     world.ends_clean().await;
 }
 
+/// On a bridge a build reaches what listens on the addresses of its host: not on those that are the host's own.
 #[tokio::test]
 async fn neither_the_engine_nor_the_runner_can_be_reached_from_a_build() {
+    let world = World::with(&["network=bridge"]).await;
+    let everywhere = tokio::net::TcpListener::bind("0.0.0.0:0").await.unwrap();
+    let [open, own] = [&everywhere.local_addr().unwrap(), &world.coordinator.address].map(SocketAddr::port);
+    tokio::spawn(async move { while everywhere.accept().await.is_ok() {} });
+    let looks = format!(
+        "set +e; ls /var/run/docker.sock /run/docker.sock 2>/dev/null; ls /sys/class/net; \
+         for host in 127.0.0.1 $(ip route | awk '/^default/ {{ print $3 }}'); do for port in {own} {open}; do \
+         nc -w 2 $host $port </dev/null 2>/dev/null && echo $host $port; done; done | sed 's/.* {open}/by its address/'; \
+         mount -t tmpfs none /mnt 2>/dev/null && echo mounted; mknod /tmp/disk b 8 0 2>/dev/null && echo node; \
+         echo 1 2>/dev/null > /proc/sys/kernel/panic && echo kernel; ps | grep -c '[c]aisson-runner'"
+    );
+    // What a firewall of the host's takes away is not seen here, either.
+    for (network, seen) in [("none", "lo\n0\n"), ("bridge", "eth0\nlo\nby its address\n0\n")] {
+        let mut value = serde_json::to_value(world.spec(&looks)).unwrap();
+        value["network"] = network.into();
+        let attempt = world.coordinator.assign(spec_from(value));
+        world.outcome(attempt).await;
+        assert_eq!(world.printed(attempt), seen, "{network}");
+    }
+    assert_eq!(world.runner.listens_on(), [""; 0]);
+    world.ends_clean().await;
+}
+
+#[tokio::test]
+async fn a_runner_tells_at_its_start_what_nothing_limits() {
+    let told = "set limits.memory and limits.cpus";
     let world = World::new().await;
-    let port = world.coordinator.address.port();
-    let attempt = world.submit(&format!(
-        "set +e; ls /var/run/docker.sock /run/docker.sock 2>/dev/null; ls /sys/class/net; nc -w 1 127.0.0.1 {port} </dev/null && \
-         echo reached; mount -t tmpfs none /mnt 2>/dev/null && echo mounted; mknod /tmp/disk b 8 0 2>/dev/null && echo node; \
-         echo 1 2>/dev/null > /proc/sys/kernel/panic && echo kernel; \
-         ps | grep -c '[c]aisson-runner'"
-    ));
-    world.outcome(attempt).await;
-    assert_eq!(world.printed(attempt), "lo\n0\n");
+    assert!(world.runner.log().contains(told), "{}", world.runner.log());
+    world.ends_clean().await;
+    let world = World::with(&["limits.memory=1GiB", "limits.cpus=1"]).await;
+    assert!(!world.runner.log().contains("limits."), "{}", world.runner.log());
+    world.ends_clean().await;
+}
+
+#[tokio::test]
+async fn a_volume_that_an_image_declares_goes_with_its_container() {
+    let world = World::new().await;
+    let image = image_with("VOLUME /data");
+    let attempt =
+        world.submit_in(&image, "echo secret > /data/file; echo ready; while [ ! -e go ]; do sleep 0.05; done");
+    world.coordinator.prints(attempt, "ready").await;
+    let format = r#"{{range .Mounts}}{{if eq .Destination "/data"}}{{.Name}}{{end}}{{end}}"#;
+    let volume = docker(&["inspect", "--format", format, &format!("caisson-{attempt}")]);
+    let found = || docker(&["volume", "ls", "--quiet", "--filter", &format!("name={volume}")]);
+    assert_eq!(found(), volume);
+    world.go(attempt);
+    assert_eq!(world.outcome(attempt).await, Outcome::Succeeded);
+    world.coordinator.cleaned(attempt).await;
+    docker(&["rmi", "--force", &image]);
+    let left = found();
+    if !left.is_empty() {
+        docker(&["volume", "rm", &left]);
+    }
+    assert_eq!(left, "");
     world.ends_clean().await;
 }
 

@@ -163,6 +163,20 @@ impl Runner {
         fs::read_dir(format!("/proc/{}/fd", self.process.id())).unwrap().count()
     }
 
+    /// Where its process waits for others to connect, as the kernel tells it.
+    pub(crate) fn listens_on(&self) -> Vec<String> {
+        let opened = fs::read_dir(format!("/proc/{}/fd", self.process.id())).unwrap();
+        let opened =
+            opened.filter_map(|file| Some(fs::read_link(file.ok()?.path()).ok()?.display().to_string()));
+        let opened: Vec<String> = opened.collect();
+        let sockets = ["tcp", "tcp6"].map(|kind| fs::read_to_string(format!("/proc/net/{kind}")).unwrap());
+        let listens = |socket: &&str| {
+            let fields: Vec<&str> = socket.split_whitespace().collect();
+            fields[3] == "0A" && opened.contains(&format!("socket:[{}]", fields[9]))
+        };
+        sockets.iter().flat_map(|sockets| sockets.lines()).filter(listens).map(str::to_owned).collect()
+    }
+
     /// Whose the files are by which a process is looked into: its user's, or root's where that is nobody's business.
     pub(crate) fn is_looked_into_by(&self) -> u32 {
         fs::metadata(format!("/proc/{}/environ", self.process.id())).unwrap().uid()

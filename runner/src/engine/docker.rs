@@ -204,7 +204,7 @@ fn remaps_users(info: &SystemInfo) -> bool {
 }
 
 /// What an engine can't do that builds are promised, or that whoever runs it should know.
-fn shortcomings(info: &SystemInfo) -> Vec<String> {
+fn shortcomings(info: &SystemInfo, dialect: Dialect) -> Vec<String> {
     let can = |capability: Option<bool>| capability != Some(false);
     let limits = can(info.memory_limit) && can(info.cpu_cfs_quota) && can(info.pids_limit);
     let found = [
@@ -215,6 +215,12 @@ fn shortcomings(info: &SystemInfo) -> Vec<String> {
             remaps_users(info),
             "root in a build's container is root on its host, held by capabilities, seccomp and namespaces only: turn \
              on userns-remap, or run it rootless, where builds are not trusted",
+        ),
+        (
+            dialect != Dialect::Podman,
+            "where its netavark uses iptables, builds can meet from the end of any container to the start of the next: set \
+             firewall_driver = \"nftables\" in containers.conf (from netavark 1.10 on), or network: none, where builds are \
+             not trusted",
         ),
     ];
     found.into_iter().filter(|(fine, _)| !fine).map(|(_, warning)| warning.to_owned()).collect()
@@ -229,13 +235,15 @@ impl Engine for DockerEngine {
         .await
         .map_err(|_| self.silent("info", self.probe_deadline()))?
         .map_err(|error| error::of_call(&self.host, error))?;
-        let _ = self.facts.set(Facts::of(&info, &version));
+        let facts = Facts::of(&info, &version);
+        let warnings = shortcomings(&info, facts.dialect);
+        let _ = self.facts.set(facts);
         Ok(EngineInfo {
             description: describe(&version),
             architecture: version.arch.unwrap_or_default(),
             remaps_users: remaps_users(&info),
             root: info.docker_root_dir.as_ref().map(Into::into),
-            warnings: shortcomings(&info),
+            warnings,
         })
     }
 
@@ -362,9 +370,10 @@ mod tests {
             security_options: Some(vec!["name=seccomp,profile=default".into(), "name=userns".into()]),
             ..SystemInfo::default()
         };
-        assert_eq!(shortcomings(&good), [""; 0]);
+        assert_eq!(shortcomings(&good, Dialect::Docker), [""; 0]);
+        assert!(shortcomings(&good, Dialect::Podman)[0].contains("nftables"));
         let told = |info: SystemInfo, word: &str| {
-            let told = shortcomings(&info);
+            let told = shortcomings(&info, Dialect::Docker);
             assert!(told.len() == 1 && told[0].contains(word), "{told:?}");
         };
         told(SystemInfo { pids_limit: Some(false), ..good.clone() }, "processes");

@@ -1,13 +1,9 @@
 //! What holds of every engine, in as many builds on one: what a command prints, how it ends, what it may do and whom it
 //! meets, and that nothing is left of it.
 
-use std::net::IpAddr;
-
 use caisson_protocol::{AttemptId, CoordinatorMessage, FailureNote, Outcome, Stream};
 
 use caisson_runner::engine::Owned;
-
-use tokio::net::TcpStream;
 
 use crate::world::{Kind, WorldWith, spec_from, until};
 
@@ -121,12 +117,15 @@ pub(crate) async fn builds_dont_meet<K: Kind>(world: &WorldWith<K>) {
     world.coordinator.prints(serves, "\n").await;
     let printed = world.coordinator.log_text(serves, Stream::Stdout);
     let (address, _) = printed.split_once('/').unwrap();
-    let there: IpAddr = address.parse().unwrap();
-    // Its host may look into it, and so it can be seen that it listens: before and after another build has tried.
-    let listens = async || TcpStream::connect((there, 8080)).await.is_ok();
-    until("a build listens", listens).await;
-    succeeds(world, &format!("! nc -w 2 {address} 8080 < /dev/null")).await;
-    assert!(listens().await);
+    let asks = format!("nc -w 2 {address} 8080 < /dev/null");
+    // That it listens at that address is seen from where it runs: before and after another build has tried.
+    let listens = || {
+        let asks = format!("{asks} && echo yes || echo no");
+        world.runner.docker(&["exec", &format!("caisson-{serves}"), "sh", "-c", &asks]) == "yes"
+    };
+    until("a build listens", async || listens()).await;
+    succeeds(world, &format!("! {asks}")).await;
+    assert!(listens());
     world.coordinator.say(CoordinatorMessage::Cancel { attempt: serves });
     assert_eq!(world.outcome(serves).await, Outcome::Canceled);
 }

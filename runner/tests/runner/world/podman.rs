@@ -23,9 +23,10 @@ impl Podman {
     pub(crate) async fn start() -> Self {
         let home = tempfile::tempdir().unwrap();
         let path = |name: &str| home.path().join(name).display().to_string();
-        let mut command = Command::new("podman");
+        // Its bridges and its firewall are its own: neither is left on the machine, nor do others' meet them.
+        let mut command = Command::new("unshare");
         // Where a container runs out of memory, its monitor leaves a file in the folder it was started in.
-        command.current_dir(home.path()).args([
+        command.current_dir(home.path()).args(["--net", "podman"]).args([
             format!("--root={}", path("root")),
             format!("--runroot={}", path("run")),
             format!("--tmpdir={}", path("tmp")),

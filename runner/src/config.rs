@@ -7,7 +7,7 @@ use std::{io, num::NonZeroU32, path::PathBuf};
 
 use caisson_protocol::{Labels, Network};
 use caisson_settings::{ByteSize, Loaded, Period, Secret, SettingsError, Sources};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, de::Error};
 
 use crate::engine::Owner;
 
@@ -49,6 +49,8 @@ pub struct Config {
     pub git: Git,
     /// How long a command has between SIGTERM and SIGKILL.
     pub stop_grace: Period,
+    /// How what builds have left is looked for.
+    pub sweep: Sweep,
     /// What a build's container may use.
     pub limits: Limits,
     /// What a build's container can reach.
@@ -162,6 +164,21 @@ pub enum PrivateAddresses {
     Refuse,
 }
 
+/// How what builds have left is looked for.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Sweep {
+    /// How often, a second or more; sooner where something could not be removed.
+    #[serde(deserialize_with = "a_second_or_more")]
+    pub interval: Period,
+}
+
+fn a_second_or_more<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Period, D::Error> {
+    let period = Period::deserialize(deserializer)?;
+    let fits = period >= Period::seconds(1);
+    if fits { Ok(period) } else { Err(D::Error::custom(format!("found {period}, expected 1s or more"))) }
+}
+
 /// How images are got.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -225,6 +242,7 @@ impl Default for Config {
                 ssh_known_hosts: None,
             },
             stop_grace: Period::seconds(10),
+            sweep: Sweep { interval: Period::seconds(60) },
             limits: Limits {
                 memory: None,
                 cpus: 0.0,
@@ -357,10 +375,22 @@ mod tests {
     }
 
     #[test]
+    fn a_sweep_comes_once_a_second_at_most() {
+        let with = |setting: &str| {
+            let sources = Sources { set: vec![setting.into()], ..Sources::default() };
+            Arguments { sources, ..Arguments::default() }.load()
+        };
+        assert_eq!(with("sweep.interval=1s").unwrap().settings.sweep.interval, Period::seconds(1));
+        let error = with("sweep.interval=0s").unwrap_err().to_string();
+        assert!(error.contains("sweep.interval") && error.contains("1s or more"), "{error}");
+    }
+
+    #[test]
     fn the_defaults_read_back_as_they_are_written() {
         let loaded = Arguments::default().load().unwrap();
         assert_eq!(loaded.settings.connect.attempts, 5);
         assert_eq!(loaded.settings.limits.pids.get(), 4096);
+        assert_eq!(loaded.settings.sweep.interval, Period::seconds(60));
         assert!(loaded.print().contains("stop_grace: \"10s\"") || loaded.print().contains("stop_grace: 10s"));
     }
 }

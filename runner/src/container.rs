@@ -214,6 +214,12 @@ impl Pump {
     }
 }
 
+/// Whether what runs in a container may run on. One that has ended, or is gone, writes nowhere any more.
+pub(crate) async fn may_run(engine: &dyn Engine, container: &str) -> bool {
+    let inspected = engine.inspect(&ContainerId(container.to_owned())).await;
+    !matches!(inspected, Ok(Some(_)) | Err(EngineError::NotFound(_)))
+}
+
 /// Returns when a container has ended and nobody told, or when nobody knows any more: the connection to an engine that
 /// has lost its power stays open for ever.
 async fn untold(engine: &dyn Engine, id: &ContainerId, deadline: Duration) -> Result<(), RunError> {

@@ -113,7 +113,7 @@ pub async fn serve(config: Config, program: PathBuf, wish: watch::Receiver<Wish>
     let result = tokio::select! {
         result = connection::run(&builds, &identity) => result,
         () = obey(&builds, wish) => Ok(()),
-        () = sweep::every_minute(&builds) => Ok(()),
+        () = sweep::again_and_again(&builds) => Ok(()),
         () = health::watch(&builds) => Ok(()),
     };
     // Whatever it was that ended, nothing that the runner made outlives it.

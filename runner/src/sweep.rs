@@ -2,19 +2,18 @@
 //!
 //! What it made bears its label, or lies in its folder; what others made does neither, and is never touched.
 
-use std::{fmt, time::Duration};
+use std::{collections::BTreeMap, fmt, time::Duration};
 
+use caisson_protocol::BuildId;
 use tokio::time::{Instant, sleep};
 use tracing::{info, warn};
 
 use crate::{
     builds::{Builds, Claims, Host},
+    container::may_run,
     engine::{Engine, EngineError, Owned, OwnedKind},
     workspace::blocking,
 };
-
-/// How often it is swept.
-const SWEEP_EVERY: Duration = Duration::from_secs(60);
 
 /// How soon what could not be removed is tried again; twice as late after each further time.
 const PAUSE_MIN: Duration = Duration::from_secs(5);
@@ -39,16 +38,18 @@ pub struct Swept {
 }
 
 /// Sweeps again and again, and sooner where something is left.
-pub async fn every_minute(builds: &Builds) {
-    let (mut swept, mut pause) = (Instant::now(), PAUSE_MIN);
+pub async fn again_and_again(builds: &Builds) {
+    let interval = builds.host().config.sweep.interval.0;
+    let pause_min = PAUSE_MIN.min(interval);
+    let (mut swept, mut pause) = (Instant::now(), pause_min);
     loop {
-        sleep(PAUSE_MIN).await;
+        sleep(pause_min).await;
         let is_left = builds.host().health.condition().left_behind > 0;
-        let due = if is_left { pause } else { SWEEP_EVERY };
+        let due = if is_left { pause } else { interval };
         if swept.elapsed() >= due {
             once(builds, SharedNetwork::Keep).await;
             swept = Instant::now();
-            pause = if is_left { SWEEP_EVERY.min(2 * pause) } else { PAUSE_MIN };
+            pause = if is_left { interval.min(2 * pause) } else { pause_min };
         }
     }
 }
@@ -56,10 +57,7 @@ pub async fn every_minute(builds: &Builds) {
 /// Sweeps, and says in the runner's log how much there was.
 pub async fn once(builds: &Builds, network: SharedNetwork) {
     let mut swept = Swept::default();
-    if let Err(error) = sweep_engine(builds, network, &mut swept).await {
-        swept.failures.push(error.to_string());
-    }
-    if let Err(error) = sweep_workspaces(builds, &mut swept).await {
+    if let Err(error) = sweep_all(builds, network, &mut swept).await {
         swept.failures.push(error.to_string());
     }
     let checkout = builds.host().checkout.clone();
@@ -92,6 +90,35 @@ pub(crate) async fn trim_images(host: &Host) -> Result<(), EngineError> {
     Ok(())
 }
 
+/// Removes the containers that attempts of a build have left.
+///
+/// # Errors
+/// When one of them may run on.
+pub(crate) async fn remove_containers(host: &Host, build: BuildId) -> Result<(), EngineError> {
+    for (_, container) in containers(host).await?.iter().filter(|(of, _)| *of == build) {
+        let removed = host.engine.remove(container).await;
+        if may_run(&*host.engine, &container.id).await {
+            removed?;
+            let message = format!("container {} of an earlier attempt still runs", container.id);
+            return Err(EngineError::Busy(message));
+        }
+    }
+    Ok(())
+}
+
+/// All containers of builds, each with its build.
+async fn containers(host: &Host) -> Result<Vec<(BuildId, Owned)>, EngineError> {
+    let owned = host.engine.list_owned(&host.config.owner()).await?.into_iter();
+    let containers = owned.filter(|owned| owned.kind == OwnedKind::Container);
+    Ok(containers.filter_map(|container| Some((container.attempt?.build, container))).collect())
+}
+
+/// Workspaces come last, and where it is known that nothing writes there: that, the engine tells.
+async fn sweep_all(builds: &Builds, network: SharedNetwork, swept: &mut Swept) -> anyhow::Result<()> {
+    sweep_engine(builds, network, swept).await?;
+    sweep_workspaces(builds, swept).await
+}
+
 async fn sweep_engine(builds: &Builds, network: SharedNetwork, swept: &mut Swept) -> Result<(), EngineError> {
     let host = builds.host();
     for owned in host.engine.list_owned(&host.config.owner()).await? {
@@ -112,24 +139,36 @@ async fn sweep_engine(builds: &Builds, network: SharedNetwork, swept: &mut Swept
     Ok(())
 }
 
-/// Removes a thing unless a build has it; the claim keeps a build from beginning meanwhile.
+/// Removes a thing unless its attempt is at work; the clearance keeps its build from beginning meanwhile.
 async fn remove_unclaimed(claims: &Claims, engine: &dyn Engine, owned: &Owned) -> Result<bool, EngineError> {
-    let claim = match owned.attempt {
-        Some(attempt) => match claims.try_claim(attempt.build) {
-            Some(claim) => Some(claim),
-            None => return Ok(false),
-        },
-        None => None,
-    };
+    let clearance = owned.attempt.map(|attempt| claims.try_clear(attempt));
+    if matches!(clearance, Some(None)) {
+        return Ok(false);
+    }
     engine.remove(owned).await?;
-    drop(claim);
+    drop(clearance);
     Ok(true)
 }
 
-async fn sweep_workspaces(builds: &Builds, swept: &mut Swept) -> std::io::Result<()> {
-    let workspaces = &builds.host().workspaces;
-    for build in workspaces.list().await? {
-        let Some(_claim) = builds.claims().try_claim(build) else { continue };
+/// Removes the workspaces of builds of which nothing runs any more.
+async fn sweep_workspaces(builds: &Builds, swept: &mut Swept) -> anyhow::Result<()> {
+    let (host, claims) = (builds.host(), builds.claims());
+    let workspaces = &host.workspaces;
+    let claimed =
+        workspaces.list().await?.into_iter().filter_map(|build| Some((build, claims.try_claim(build)?)));
+    let mut claimed: BTreeMap<_, _> = claimed.collect();
+    if claimed.is_empty() {
+        return Ok(());
+    }
+    // Asked again, since no container of theirs can be made from here on.
+    for (build, container) in containers(host).await? {
+        if claimed.contains_key(&build) && may_run(&*host.engine, &container.id).await {
+            claimed.remove(&build);
+            let path = workspaces.path(build);
+            swept.failures.push(format!("{}: a container may still write there", path.display()));
+        }
+    }
+    for (build, _claim) in claimed {
         match workspaces.remove(build).await {
             Ok(()) => swept.workspaces += 1,
             Err(error) => swept.failures.push(format!("{}: {error}", workspaces.path(build).display())),

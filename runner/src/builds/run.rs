@@ -1,6 +1,6 @@
 //! An attempt from its acceptance until nothing is left of it: its steps, then outcome, log and report, then the removal.
 
-use std::{sync::Arc, time::Duration};
+use std::{io, sync::Arc, time::Duration};
 
 use caisson_protocol::{AttemptId, AttemptReport, ErrorReason, Limit, Outcome, RunnerMessage};
 use tokio::time::Instant;
@@ -13,10 +13,11 @@ use super::{
     steps::{Build, Cut, elapsed_ms},
 };
 use crate::{
+    container::may_run,
     images::Use,
     output::{Log, LogSender},
     sweep,
-    workspace::blocking,
+    workspace::{Transport, blocking},
 };
 
 /// Runs an attempt from its acceptance until nothing is left of it on this host.
@@ -26,7 +27,7 @@ pub(super) async fn run(builds: Arc<Builds>, attempt: Arc<Attempt>) {
     let deadline = begun + Duration::from_secs(attempt.assignment.spec.timeout_seconds.get().into());
     info!(build.id = %id.build, attempt = id.number, "build {}: attempt {} accepted", id.build, id.number);
 
-    let claim = builds.claims.claim(id.build).await;
+    let claim = builds.claims.claim(id).await;
     let (folder, assignment) = (attempt.folder.clone(), attempt.assignment.clone());
     let spooled = blocking(move || folder.begin(&assignment)).await;
     if spooled.is_ok() {
@@ -136,17 +137,23 @@ fn is_final_without_log(outcome: &Outcome) -> bool {
 /// sweep.
 async fn clean(builds: &Builds, id: AttemptId, container_made: bool) -> u64 {
     let host = builds.host();
-    let mut left_behind = 0;
+    let (mut left_behind, mut may_be_written) = (0, false);
     let begun = Instant::now();
     if container_made {
         for owned in host.transport.owned(id) {
             if let Err(error) = host.engine.remove(&owned).await {
                 warn!(build.id = %id.build, "build {}: its {} is left to the sweep: {error}", id.build, owned.kind);
                 left_behind += 1;
+                may_be_written |=
+                    host.transport == Transport::Bind && may_run(&*host.engine, &owned.id).await;
             }
         }
     }
-    if let Err(error) = host.workspaces.remove(id.build).await {
+    let removed = match may_be_written {
+        true => Err(io::Error::other("its container may still write there")),
+        false => host.workspaces.remove(id.build).await,
+    };
+    if let Err(error) = removed {
         warn!(build.id = %id.build, "build {}: its workspace is left to the sweep: {error}", id.build);
         left_behind += 1;
     }

@@ -17,6 +17,7 @@ use crate::{
     engine::{ContainerRequest, EngineError, Exit, Image, ImageError},
     images::Use,
     output::LogSender,
+    sweep,
 };
 
 /// A build on its way, and what is known of it so far.
@@ -92,7 +93,12 @@ impl<'a> Build<'a> {
     }
 
     async fn make_workspace(&self) -> Result<PathBuf, Cut> {
-        let made = self.host.workspaces.make(self.attempt.id().build).await;
+        let build = self.attempt.id().build;
+        if self.host.workspaces.path(build).exists() {
+            // An earlier attempt has left it, and perhaps its container, which would write into this one's.
+            self.unless_interrupted(sweep::remove_containers(self.host, build)).await??;
+        }
+        let made = self.host.workspaces.make(build).await;
         made.map_err(|error| Cut::Failed(outcome::of_disk(&error, "the runner can't make a workspace")))
     }
 

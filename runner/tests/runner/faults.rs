@@ -5,7 +5,7 @@ use std::time::Duration;
 use caisson_protocol::{CoordinatorMessage, FailureNote, Outcome, RunnerMessage, Stream};
 
 use super::World;
-use crate::world::{Dockerd, Registry, coordinator::Seen};
+use crate::world::{Dockerd, Registry, coordinator::Seen, until};
 
 const QUICK: [&str; 2] = ["engine.deadline=2s", "capacity=4"];
 /// Tells when it runs, and runs until it is told to end.
@@ -251,6 +251,9 @@ async fn a_container_that_cant_be_removed_is_counted_and_tried_again() {
         }
     };
     world.coordinator.wait("it is counted", left_behind(true)).await;
+    // What has ended writes nowhere.
+    let workspace = world.runner.work_dir().join("tmp").join(attempt.build.to_string());
+    until("its workspace is gone", async || !workspace.exists()).await;
     drop(fixed);
     world.coordinator.wait("it is removed", left_behind(false)).await;
     // What runs was not swept away with it.

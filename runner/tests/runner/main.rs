@@ -13,6 +13,7 @@ mod images;
 mod laws;
 mod remote;
 mod soak;
+mod sweep;
 mod targets;
 mod transport;
 mod world;

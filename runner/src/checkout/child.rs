@@ -9,7 +9,9 @@ use std::{
 use caisson_protocol::{ErrorReason, ResolvedCommit};
 
 use super::{
-    CheckoutError, export, isolation,
+    CheckoutError,
+    export::{self, Trouble},
+    isolation,
     limits::Watch,
     mirror, sandbox, sockets,
     wire::{Event, Request, Turn},
@@ -60,16 +62,16 @@ fn not_isolated(error: Box<dyn std::error::Error>) -> CheckoutError {
 fn checkout(request: &Request, teller: &Teller) -> Result<ResolvedCommit, CheckoutError> {
     let (mirror, commit) = mirror::with_commit(request, teller, true)?;
     match export::into_workspace(&mirror, &commit, request, teller) {
-        Err(error) if error.reason == ErrorReason::CloneFailed => {
-            teller.note(&Event::Note { text: format!("Fetching the repository anew: {}", error.message) });
+        Err(Trouble::Damaged(error)) => {
+            teller.note(&Event::Note { text: format!("Fetching the repository anew: {error}") });
         }
-        result => return result.map(|()| commit),
+        result => return result.map(|()| commit).map_err(Trouble::into_error),
     }
     // What the mirror holds is damaged, perhaps by a loss of power. Its lock goes with it.
     drop(mirror);
     let (mirror, commit) = mirror::with_commit(request, teller, false)?;
     export::clear(&request.workspace)?;
-    export::into_workspace(&mirror, &commit, request, teller)?;
+    export::into_workspace(&mirror, &commit, request, teller).map_err(Trouble::into_error)?;
     Ok(commit)
 }
 

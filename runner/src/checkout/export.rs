@@ -13,10 +13,26 @@ use super::{
     CheckoutError,
     child::Teller,
     limits::check_size,
-    mirror::{Mirror, disk_is_full, out_of_memory},
+    mirror::{Mirror, disk_is_full, is_damage, out_of_memory},
     packs,
     wire::{Event, Request},
 };
+
+/// Why a commit's files are not in the workspace.
+pub(super) enum Trouble {
+    /// The mirror does not hold what it should.
+    Damaged(CheckoutError),
+    /// The commit can't be had, or not here.
+    Error(CheckoutError),
+}
+
+impl Trouble {
+    pub(super) fn into_error(self) -> CheckoutError {
+        match self {
+            Self::Damaged(error) | Self::Error(error) => error,
+        }
+    }
+}
 
 /// Makes the workspace a repository at `commit`.
 pub(super) fn into_workspace(
@@ -24,27 +40,30 @@ pub(super) fn into_workspace(
     commit: &ResolvedCommit,
     request: &Request,
     teller: &Teller,
-) -> Result<(), CheckoutError> {
+) -> Result<(), Trouble> {
     let workspace = &request.workspace;
     let whole = check_size(&mirror.repository, commit, &request.limits);
     whole.and_then(|()| export(mirror, commit, request, teller)).map_err(|error| {
         let error = match error.downcast::<CheckoutError>() {
-            Ok(refused) => return *refused,
+            Ok(refused) => return Trouble::Error(*refused),
             Err(error) => error,
         };
         if is_out_of_memory(&*error) {
-            return out_of_memory(request);
+            return Trouble::Error(out_of_memory(request));
         }
         if disk_is_full(workspace) {
-            return CheckoutError {
+            return Trouble::Error(CheckoutError {
                 reason: ErrorReason::DiskFull,
                 message: "the runner's disk is full".into(),
-            };
+            });
         }
-        CheckoutError {
+        let told = CheckoutError {
             reason: ErrorReason::CloneFailed,
             message: format!("{commit} of {} could not be checked out: {error}", request.repository),
-        }
+        };
+        // A name that no file can have is the same however often it is fetched.
+        let is_damaged = error.downcast_ref().is_none_or(is_damage);
+        if is_damaged { Trouble::Damaged(told) } else { Trouble::Error(told) }
     })
 }
 

@@ -118,20 +118,14 @@ fn fetched(path: &Path, request: &Request, teller: &Teller) -> Result<ResolvedCo
         Some(folder) => folder.to_string_lossy().into_owned(),
         None => request.targets.address(&request.repository).map_err(Trouble::Error)?,
     };
+    let was_there = path.exists();
     let mut repository = open_or_make(path, request, teller)?;
-    fetch(&repository, &address, request, &REFSPECS, teller).map_err(|error| match error.class() {
-        ErrorClass::Odb
-        | ErrorClass::Object
-        | ErrorClass::Zlib
-        | ErrorClass::Config
-        | ErrorClass::Repository
-            if repository.head().is_ok() =>
-        {
-            Trouble::Damaged(error)
+    fetch(&repository, &address, request, &REFSPECS, teller).map_err(|error| {
+        let halted = teller.watch.why_halted(&request.repository);
+        if was_there && halted.is_none() && is_damage(&error) && !disk_is_full(&request.mirrors) {
+            return Trouble::Damaged(error);
         }
-        _ => Trouble::Error(
-            teller.watch.why_halted(&request.repository).unwrap_or_else(|| classify(&error, request)),
-        ),
+        Trouble::Error(halted.unwrap_or_else(|| classify(&error, request)))
     })?;
     if packs::consolidate(&repository).unwrap_or(false) {
         repository = Repository::open_bare(path).map_err(Trouble::Damaged)?;
@@ -151,6 +145,14 @@ fn fetched(path: &Path, request: &Request, teller: &Teller) -> Result<ResolvedCo
         reason: ErrorReason::CommitNotFound,
         message: format!("{} has no {what} {}", request.repository, request.commit),
     }))
+}
+
+/// Whether an error is one of a mirror that could be opened and is not whole, as a loss of power leaves it.
+pub(super) fn is_damage(error: &git2::Error) -> bool {
+    matches!(
+        error.class(),
+        ErrorClass::Odb | ErrorClass::Object | ErrorClass::Zlib | ErrorClass::Config | ErrorClass::Reference
+    )
 }
 
 fn open_or_make(path: &Path, request: &Request, teller: &Teller) -> Result<Repository, Trouble> {

@@ -251,6 +251,58 @@ async fn a_damaged_mirror_is_made_anew() {
     world.ends_clean().await;
 }
 
+/// As a loss of power leaves it, which keeps names of files and not what is in them.
+#[tokio::test]
+async fn a_mirror_whose_references_are_damaged_is_made_anew() {
+    let world = World::new().await;
+    let first = world.submit("true");
+    assert_eq!(world.outcome(first).await, Outcome::Succeeded);
+    for (file, content) in [
+        ("refs/heads/main", ""),
+        ("refs/heads/other", "\0\0\0"),
+        ("HEAD", ""),
+        ("HEAD", "garbage"),
+        ("packed-refs", "garbage\n"),
+        ("config", "[garbage"),
+    ] {
+        for commit in ["main", "HEAD", world.repository.head().as_str()] {
+            std::fs::write(only_mirror(&world).join(file), content).unwrap();
+            let attempt = world.coordinator.assign(spec(&world.repository.url(), commit, "cat file.txt"));
+            let outcome = world.outcome(attempt).await;
+            assert_eq!(outcome, Outcome::Succeeded, "{content:?} in {file}, {commit}");
+            assert_eq!(world.coordinator.log_text(attempt, Stream::Stdout), "hello\n");
+        }
+    }
+    world.ends_clean().await;
+}
+
+/// It is the same however often it is fetched.
+#[tokio::test]
+async fn a_commit_that_can_not_be_written_costs_no_mirror() {
+    let world = World::new().await;
+    let first = world.submit("true");
+    assert_eq!(world.outcome(first).await, Outcome::Succeeded);
+    let of_mirror = only_mirror(&world).join("stays");
+    std::fs::write(&of_mirror, "").unwrap();
+    let long = "n".repeat(1000);
+    for (branch, entries) in [
+        ("leads-out", &[("100644", &b".."[..], Entry::File("out"))]),
+        ("long", &[("100644", long.as_bytes(), Entry::File("long"))]),
+    ] {
+        world.repository.branch_with_tree(branch, entries);
+        for _ in 0..2 {
+            let (reason, message) = error(&world, &world.repository.url(), branch).await;
+            assert_eq!(reason, ErrorReason::CloneFailed, "{branch}: {message}");
+            assert!(of_mirror.exists(), "{branch}: the mirror was thrown away: {message}");
+        }
+    }
+    // Nor does a repository that is away for a while.
+    std::fs::rename(world.repository.path.join(".git"), world.repository.path.join("away")).unwrap();
+    let (_, message) = error(&world, &world.repository.url(), "main").await;
+    assert!(of_mirror.exists(), "the mirror was thrown away: {message}");
+    world.ends_clean().await;
+}
+
 /// As one leaves it that is killed while it writes a reference.
 #[tokio::test]
 async fn locks_that_a_killed_checkout_left_keep_nobody_out() {

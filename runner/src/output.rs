@@ -24,6 +24,10 @@ use cap::{HeadAndTail, Piece, marker};
 /// How many pieces may wait to be written. The engine gives at most 32 KiB at once.
 const PIECES_WAITING_MAX: usize = 32;
 
+/// How large the index of a log may be without counting as a part of the log. It has an entry for each millisecond in
+/// which something came, and for each change between streams: far less than this, but for a command that is after it.
+const INDEX_BYTES_FREE: u64 = 1024 * 1024;
+
 /// The longest line of the runner's own, in bytes: registries and git servers have their say in it.
 const LINE_BYTES_MAX: usize = 8192;
 
@@ -153,10 +157,11 @@ fn write_all(
     let mut cap = HeadAndTail::new(bytes_max);
     let mut at_line_start = true;
     let mut append = |file: &mut LogFile, piece: &Piece| {
-        let Some(last) = piece.bytes.last() else { return Ok(()) };
+        let Some(last) = piece.bytes.last() else { return Ok(0) };
+        let before = counted(file);
         grew(file.append(piece.stream, piece.time_ms, &piece.bytes)?);
         at_line_start = *last == b'\n';
-        Ok(())
+        Ok(counted(file) - before)
     };
     let mut next = None;
     while let Some(mut piece) = next.take().or_else(|| pieces.blocking_recv()) {
@@ -172,6 +177,11 @@ fn write_all(
         grew(file.append(piece.stream, piece.time_ms, &piece.bytes)?);
     }
     file.sync()
+}
+
+/// What counts as a log's size.
+fn counted(file: &LogFile) -> u64 {
+    file.end().max(file.disk_bytes().saturating_sub(INDEX_BYTES_FREE))
 }
 
 /// Makes one piece of those that wait, while they are of one stream: a command that prints byte by byte then costs an
@@ -190,6 +200,7 @@ fn join_waiting(piece: &mut Piece, pieces: &mut mpsc::Receiver<Piece>) -> Option
 mod tests {
     use super::*;
     use caisson_logfile::LogReader;
+    use caisson_protocol::LogChunk;
 
     fn silent() -> Arc<dyn Fn(u64) + Send + Sync> {
         Arc::new(|_| {})
@@ -218,6 +229,30 @@ mod tests {
         let ours: Vec<u64> =
             chunks.iter().filter(|c| c.stream == Stream::Caisson).map(|c| c.offset).collect();
         assert_eq!(ours.len(), 2);
+    }
+
+    #[tokio::test]
+    async fn a_command_that_changes_between_its_outputs_fills_no_disk_with_the_index() {
+        const LIMIT: u64 = 256 * 1024;
+        let home = tempfile::tempdir().unwrap();
+        let base = home.path().join("output");
+        let log = Log::begin(base.clone(), LIMIT, silent());
+        let bytes = (0..150_000).flat_map(|_| [(Stream::Stdout, "a"), (Stream::Stderr, "b")]);
+        let pieces = bytes.map(|(stream, byte)| Ok((stream, byte.into())));
+        log.sender().pump(futures_util::stream::iter(pieces).boxed()).await.unwrap();
+        assert!(log.close().await.failure.is_none());
+        let taken: u64 = ["log", "idx"]
+            .map(|ending| std::fs::metadata(base.with_extension(ending)).unwrap().len())
+            .iter()
+            .sum();
+        // Beside it there is the index of the end.
+        assert!(taken <= LIMIT + INDEX_BYTES_FREE + 150_000, "{taken} bytes");
+        // What could be kept of it is kept as it came.
+        let chunks = LogReader::open(&base).unwrap().read(0, 1000).unwrap();
+        let is_next = |chunks: &[LogChunk]| {
+            (chunks[0].stream, &chunks[0].bytes[..]) != (chunks[1].stream, &chunks[1].bytes[..])
+        };
+        assert!(chunks.len() == 1000 && chunks.windows(2).all(is_next));
     }
 
     #[test]

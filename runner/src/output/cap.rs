@@ -43,17 +43,16 @@ impl HeadAndTail {
         }
     }
 
-    /// Takes a piece in; what belongs to the head goes to `write`.
+    /// Takes a piece in; what belongs to the head goes to `write`, which tells what it takes of the log's limit.
     pub(super) fn push(
         &mut self,
         mut piece: Piece,
-        write: impl FnOnce(&Piece) -> io::Result<()>,
+        write: impl FnOnce(&Piece) -> io::Result<u64>,
     ) -> io::Result<()> {
         if self.head_left > 0 {
             let fits = usize::try_from(self.head_left).unwrap_or(usize::MAX).min(piece.bytes.len());
             let rest = piece.bytes.split_off(fits);
-            write(&piece)?;
-            self.head_left -= fits as u64;
+            self.head_left = self.head_left.saturating_sub(write(&piece)?);
             piece.bytes = rest;
         }
         if !piece.bytes.is_empty() {
@@ -126,7 +125,7 @@ mod tests {
             let piece = Piece { stream, time_ms: 0, bytes };
             cap.push(piece, |piece| {
                 head.extend_from_slice(&piece.bytes);
-                Ok(())
+                Ok(piece.bytes.len() as u64)
             })
             .unwrap();
         }

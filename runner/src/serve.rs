@@ -90,7 +90,8 @@ pub async fn serve(config: Config, program: PathBuf, wish: watch::Receiver<Wish>
     let credentials = Credentials::open(&config, &work_dir.path)?;
     let (engine, info) = find_engine(&config.engine).await?;
     let workspaces = Workspaces::open(&work_dir.path).map_err(|cause| work_dir.error(cause))?;
-    let (transport, reason) = Transport::choose(&config, &*engine, &info, &workspaces).await?;
+    let seen = are_seen(&workspaces, &*engine, &config).await;
+    let (transport, reason) = Transport::choose(config.workspace.transport, &info, seen)?;
     let description = format!("{}, workspaces {transport}", info.description);
     info!("builds run on {description}{}", reason.map(|reason| format!(": {reason}")).unwrap_or_default());
     let not_set = config.limits.not_set();
@@ -102,8 +103,8 @@ pub async fn serve(config: Config, program: PathBuf, wish: watch::Receiver<Wish>
     let (spool, checkout) = open_folders(&config, &work_dir, program)?;
     let images = Images::open(&work_dir.path).map_err(|cause| work_dir.error(cause))?;
     let (architecture, health) = (info.architecture, Health::default());
-    // What is bound is on one host with the engine.
-    let engine_root = info.root.filter(|_| transport == Transport::Bind);
+    // Whose files are seen is on one host with the engine. Where that is not known, its address tells.
+    let engine_root = info.root.filter(|_| seen.unwrap_or(!config.engine.host.is_remote()));
     let disks = Disks::new(workspaces.root(), engine_root, config.disk_free_min);
     let host = Host { config, engine, architecture, workspaces, transport, checkout, images, disks, health };
     let builds = Builds::new(Arc::new(host), spool);
@@ -197,6 +198,13 @@ async fn find_engine(engine: &EngineConfig) -> Result<(Arc<dyn Engine>, EngineIn
         tries += 1;
         sleep(Duration::from_secs(1)).await;
     }
+}
+
+/// Whether the engine sees the runner's files, as far as that can be found out.
+async fn are_seen(workspaces: &Workspaces, engine: &dyn Engine, config: &Config) -> Option<bool> {
+    let seen = workspaces.are_seen(engine, &config.owner()).await;
+    let untold = |error| warn!("whether the engine sees the runner's files could not be found out: {error}");
+    seen.map_err(untold).ok()
 }
 
 fn open_folders(

@@ -75,7 +75,7 @@ impl Workspaces {
     ///
     /// # Errors
     /// When the engine, or the disk, does not let that be found out.
-    async fn are_seen(&self, engine: &dyn Engine, owner: &Owner) -> io::Result<bool> {
+    pub async fn are_seen(&self, engine: &dyn Engine, owner: &Owner) -> io::Result<bool> {
         let folder = self.root.join("probe");
         // A name that no other host has in this place by chance.
         let file = uuid::Uuid::new_v4().simple().to_string();

@@ -9,11 +9,10 @@
 use std::{fmt, path::PathBuf};
 
 use caisson_protocol::AttemptId;
-use tracing::warn;
 
-use super::{Workspaces, archive, blocking, removal::remove_tree};
+use super::{archive, blocking, removal::remove_tree};
 use crate::{
-    config::{Config, WantedTransport},
+    config::WantedTransport,
     engine::{
         ContainerId, Engine, EngineError, EngineInfo, Owned, OwnedKind, WORKSPACE, WorkspaceMount,
         container_name,
@@ -38,18 +37,18 @@ pub enum Transport {
 pub struct BindNeedsRoot;
 
 impl Transport {
-    /// The transport that the settings want, or the best one that works here, and in the second case why.
+    /// The transport that is wanted, or the best one that works here, and in the second case why. `seen` is whether the
+    /// engine sees the runner's files, where that is known.
     ///
     /// # Errors
     /// When the one that is wanted would leave files behind.
-    pub async fn choose(
-        config: &Config,
-        engine: &dyn Engine,
+    pub fn choose(
+        wanted: WantedTransport,
         info: &EngineInfo,
-        workspaces: &Workspaces,
+        seen: Option<bool>,
     ) -> Result<(Self, Option<&'static str>), BindNeedsRoot> {
         let is_root = rustix::process::geteuid().is_root();
-        Ok(match config.workspace.transport {
+        Ok(match wanted {
             WantedTransport::Bind if !is_root => return Err(BindNeedsRoot),
             WantedTransport::Bind => (Self::Bind, None),
             WantedTransport::Upload => (Self::Upload, None),
@@ -60,13 +59,10 @@ impl Transport {
             WantedTransport::Auto if info.remaps_users => {
                 (Self::Upload, Some("root in a container could not read the runner's files"))
             }
-            WantedTransport::Auto => match workspaces.are_seen(engine, &config.owner()).await {
-                Ok(true) => (Self::Bind, Some("the engine sees the runner's files")),
-                Ok(false) => (Self::Upload, Some("the engine does not see the runner's files")),
-                Err(error) => {
-                    warn!("whether the engine sees the runner's files could not be found out: {error}");
-                    (Self::Upload, Some("that works in any case"))
-                }
+            WantedTransport::Auto => match seen {
+                Some(true) => (Self::Bind, Some("the engine sees the runner's files")),
+                Some(false) => (Self::Upload, Some("the engine does not see the runner's files")),
+                None => (Self::Upload, Some("that works in any case")),
             },
         })
     }

@@ -6,7 +6,9 @@ use caisson_protocol::{Outcome, RunnerMessage};
 use tempfile::TempDir;
 
 use super::World;
-use crate::world::{Dockerd, Registry, Repository, Tmpfs, coordinator::Seen, spec, until};
+use crate::world::{
+    Bind, Dockerd, Kind, Registry, Repository, Tmpfs, Upload, WorldWith, coordinator::Seen, spec, until,
+};
 
 const MIB: u64 = 1024 * 1024;
 
@@ -22,7 +24,7 @@ fn reason(outcome: &Outcome) -> &'static str {
 }
 
 /// As soon as its runner has found out that it is healthy: until then builds are given back.
-async fn runs_builds_again(world: &World) {
+async fn runs_builds_again<K: Kind>(world: &WorldWith<K>) {
     loop {
         world.coordinator.healthy().await;
         let after = world.submit("true");
@@ -105,8 +107,17 @@ async fn a_log_that_finds_no_room_is_not_the_commands_fault() {
 
 #[tokio::test]
 async fn an_engine_whose_disk_is_full_is_given_no_builds_until_there_is_room() {
+    engines_disk_fills_up::<Bind>().await;
+}
+
+#[tokio::test]
+async fn an_engine_whose_disk_is_full_is_given_no_builds_though_workspaces_are_uploaded() {
+    engines_disk_fills_up::<Upload>().await;
+}
+
+async fn engines_disk_fills_up<K: Kind>() {
     let engine = Dockerd::start_on("size=24m").await;
-    let world = World::on(&engine, &["disk_free_min=4MiB"]).await;
+    let world = WorldWith::<K>::on(&engine, &["disk_free_min=4MiB"]).await;
     engine.disk().fill_up_to(2 * MIB);
     let why = world.coordinator.unhealthy().await;
     assert!(why.contains("the disk of the engine"), "{why}");

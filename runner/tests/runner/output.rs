@@ -1,5 +1,7 @@
 //! What a command prints: every byte of it, each stream in order, up to the log's limit.
 
+use std::time::{SystemTime, UNIX_EPOCH};
+
 use caisson_protocol::{Outcome, Stream};
 
 use super::World;
@@ -40,6 +42,34 @@ async fn a_line_arrives_while_the_command_runs() {
     assert_eq!(world.outcome(attempt).await, Outcome::Succeeded);
     assert_eq!(world.coordinator.log_text(attempt, Stream::Stdout), "first\nsecond\n");
     world.ends_clean().await;
+}
+
+#[tokio::test]
+async fn each_line_bears_the_time_at_which_it_came() {
+    let world = World::new().await;
+    let begun = now_ms();
+    let attempt = world.submit("echo first; while [ ! -e /workspace/go ]; do sleep 0.05; done; echo second");
+    world.coordinator.prints(attempt, "first").await;
+    let first_was_there = now_ms();
+    let heard = world.coordinator.look(|seen| seen.keep_alives.len());
+    world.coordinator.wait("some time goes by", |seen| seen.keep_alives.len() > heard + 3).await;
+    let second_was_not = now_ms();
+    world.go(attempt);
+    assert_eq!(world.outcome(attempt).await, Outcome::Succeeded);
+    let ended = now_ms();
+
+    let chunks = world.coordinator.look(|seen| seen.logs[&attempt].chunks.clone());
+    assert!(chunks.is_sorted_by_key(|chunk| chunk.time_ms), "{chunks:?}");
+    let printed: Vec<u64> =
+        chunks.iter().filter(|chunk| chunk.stream == Stream::Stdout).map(|chunk| chunk.time_ms).collect();
+    let [first, second] = printed[..] else { panic!("{chunks:?}") };
+    assert!((begun..=first_was_there).contains(&first), "{first} is not in {begun}..={first_was_there}");
+    assert!((second_was_not..=ended).contains(&second), "{second} is not in {second_was_not}..={ended}");
+    world.ends_clean().await;
+}
+
+fn now_ms() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis().try_into().unwrap()
 }
 
 #[tokio::test]

@@ -30,6 +30,7 @@ impl Podman {
             format!("--root={}", path("root")),
             format!("--runroot={}", path("run")),
             format!("--tmpdir={}", path("tmp")),
+            format!("--network-config-dir={}", path("networks")),
             // What every host has that has Docker; systemd, for one, not every host has.
             "--runtime=runc".into(),
             "--cgroup-manager=cgroupfs".into(),
@@ -62,6 +63,9 @@ impl Drop for Podman {
         if std::thread::panicking() {
             eprintln!("--- podman\n{}", self.log());
         }
+        // They would outlive it.
+        let end = format!("docker -H {0} ps -aq | xargs -r docker -H {0} rm -f", self.host());
+        let _ = Command::new("sh").args(["-c", &end]).output();
         let _ = self.service.kill();
         let _ = self.service.wait();
         unmount(self.home.path());

@@ -19,7 +19,7 @@ use tracing::{info, warn};
 use crate::{
     builds::{Builds, Host},
     checkout::Checkout,
-    config::{Config, EngineConfig, TokenError},
+    config::{Config, EngineConfig, TokenError, WantedTransport},
     connection::{self, ConnectionError, Credentials, Identity},
     disks::Disks,
     engine::{Engine, EngineError, EngineInfo, docker::DockerEngine},
@@ -200,8 +200,11 @@ async fn find_engine(engine: &EngineConfig) -> Result<(Arc<dyn Engine>, EngineIn
     }
 }
 
-/// Whether the engine sees the runner's files, as far as that can be found out.
+/// Whether the engine sees the runner's files, as far as that can be found out. Who wants them bound says so.
 async fn are_seen(workspaces: &Workspaces, engine: &dyn Engine, config: &Config) -> Option<bool> {
+    if config.workspace.transport == WantedTransport::Bind {
+        return Some(true);
+    }
     let seen = workspaces.are_seen(engine, &config.owner()).await;
     let untold = |error| warn!("whether the engine sees the runner's files could not be found out: {error}");
     seen.map_err(untold).ok()

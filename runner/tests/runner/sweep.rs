@@ -14,23 +14,24 @@ fn new_build() -> impl Fn(u32) -> AttemptId {
 }
 
 /// A container that runs on, though its attempt has ended.
-fn left_by(world: &World, attempt: AttemptId) {
-    let name = format!("caisson-{attempt}");
-    let mut arguments =
-        vec!["run", "--detach", "--network", "none", "--name", &name, "--entrypoint", "sleep"];
-    let labels = [
-        format!("caisson.build={}", attempt.build),
-        format!("caisson.attempt={attempt}"),
-        format!("caisson.runner={}", world.runner.name),
-        format!("caisson.coordinator={}", CoordinatorUrl::try_from(world.coordinator.url()).unwrap()),
-    ];
-    labels.iter().for_each(|label| arguments.extend(["--label", label]));
-    docker(&[&arguments[..], &[IMAGE, "1000"]].concat());
+async fn left_by(world: &World, attempt: AttemptId) {
+    let coordinator = CoordinatorUrl::try_from(world.coordinator.url()).unwrap();
+    let arguments = format!(
+        "run --detach --network none --name caisson-{attempt} --label caisson.attempt={attempt} --label caisson.runner={} \
+         --label caisson.coordinator={coordinator} --entrypoint sleep {IMAGE} 1000",
+        world.runner.name
+    );
+    engine(arguments).await;
 }
 
-fn is_there(attempt: AttemptId) -> bool {
-    let filter = format!("name=caisson-{attempt}");
-    !docker(&["ps", "--all", "--quiet", "--filter", &filter]).is_empty()
+async fn is_there(attempt: AttemptId) -> bool {
+    !engine(format!("ps --all --quiet --filter name=caisson-{attempt}")).await.is_empty()
+}
+
+/// The coordinator hears what the runner says meanwhile.
+async fn engine(arguments: String) -> String {
+    let call = move || docker(&arguments.split(' ').collect::<Vec<_>>());
+    tokio::task::spawn_blocking(call).await.unwrap()
 }
 
 fn run(world: &World, attempt: AttemptId, command: &str) {
@@ -40,7 +41,7 @@ fn run(world: &World, attempt: AttemptId, command: &str) {
 
 async fn is_swept(world: &World, attempt: AttemptId) {
     world.coordinator.wait("it is swept and counted", |seen| seen.condition.swept == 1).await;
-    assert!(!is_there(attempt), "{}", world.runner.log());
+    assert!(!is_there(attempt).await, "{}", world.runner.log());
     assert!(world.runner.log().contains("sweep: removed 1 containers"), "{}", world.runner.log());
 }
 
@@ -48,7 +49,7 @@ async fn is_swept(world: &World, attempt: AttemptId) {
 async fn what_is_left_while_a_runner_lives_is_swept_and_counted() {
     let world = World::with(&["sweep.interval=1s"]).await;
     let attempt = new_build()(1);
-    left_by(&world, attempt);
+    left_by(&world, attempt).await;
     is_swept(&world, attempt).await;
     world.ends_clean().await;
 }
@@ -59,7 +60,7 @@ async fn what_an_earlier_attempt_left_is_swept_though_a_later_one_runs() {
     let attempt = new_build();
     run(&world, attempt(2), WAITS);
     world.coordinator.prints(attempt(2), "ready").await;
-    left_by(&world, attempt(1));
+    left_by(&world, attempt(1)).await;
     is_swept(&world, attempt(1)).await;
     world.go(attempt(2));
     assert_eq!(world.outcome(attempt(2)).await, Outcome::Succeeded);
@@ -73,10 +74,10 @@ async fn what_an_earlier_attempt_left_is_gone_before_the_next_one_begins() {
     let attempt = new_build();
     let workspace = world.runner.work_dir().join("tmp").join(attempt(1).build.to_string());
     std::fs::create_dir_all(workspace.join("theirs")).unwrap();
-    left_by(&world, attempt(1));
+    left_by(&world, attempt(1)).await;
     run(&world, attempt(2), WAITS);
     world.coordinator.prints(attempt(2), "ready").await;
-    assert!(!is_there(attempt(1)), "two attempts of a build share its workspace");
+    assert!(!is_there(attempt(1)).await, "two attempts of a build share its workspace");
     world.go(attempt(2));
     assert_eq!(world.outcome(attempt(2)).await, Outcome::Succeeded);
     assert_eq!(world.coordinator.log_text(attempt(2), Stream::Stdout), "file.txt\nready\n");
@@ -86,7 +87,7 @@ async fn what_an_earlier_attempt_left_is_gone_before_the_next_one_begins() {
 #[tokio::test]
 async fn a_workspace_that_may_still_be_written_to_is_left_until_the_engine_is_back() {
     let engine = Dockerd::start().await;
-    let world = World::on(&engine, &["engine.deadline=2s"]).await;
+    let world = World::on(&engine, &["engine.deadline=3s"]).await;
     let attempt = world.submit("echo ready; i=0; while :; do i=$((i+1)); echo > $i; sleep 0.01; done");
     world.coordinator.prints(attempt, "ready").await;
     let workspace = world.runner.work_dir().join("tmp").join(attempt.build.to_string());

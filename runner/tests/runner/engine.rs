@@ -9,9 +9,7 @@ use caisson_runner::{
 
 use super::World;
 use crate::world::{
-    Runner, docker, owned,
-    servers::{EngineProxy, Gate, engine_that_says},
-    until,
+    Call, EngineProxy, Gate, Runner, docker, owned, servers::engine_that_says, until,
 };
 
 #[tokio::test]
@@ -92,6 +90,38 @@ async fn an_engine_that_shuts_down_and_ends_its_containers_is_not_the_builds_fai
     let outcome = world.outcome(attempt).await;
     assert!(engine_failed(&outcome), "{outcome:?}");
     proxy.set(Gate::Open);
+    world.ends_clean().await;
+}
+
+#[tokio::test]
+async fn whichever_question_is_lost_no_build_fails_and_nothing_is_left() {
+    each_call_is_lost(Gate::LosesQuestion).await;
+}
+
+#[tokio::test]
+async fn whichever_answer_is_lost_no_build_fails_and_nothing_is_left() {
+    each_call_is_lost(Gate::LosesAnswer).await;
+}
+
+async fn each_call_is_lost(how: fn(Call) -> Gate) {
+    let home = tempfile::tempdir().unwrap();
+    let proxy = EngineProxy::start(home.path().join("docker.sock"));
+    let world = World::with(&[&proxy.setting(), "engine.deadline=5s"]).await;
+    for call in Call::OF_A_BUILD {
+        proxy.set(how(call));
+        let attempt = world.submit("true");
+        proxy.is_open_again().await;
+        let outcome = world.outcome(attempt).await;
+        // How a command that runs gets on is asked in more ways than one.
+        let may_succeed = matches!(call, Call::Wait | Call::Inspect | Call::Remove);
+        let expected = engine_failed(&outcome) || may_succeed && outcome == Outcome::Succeeded;
+        assert!(expected, "{call:?}: {outcome:?}");
+        world.coordinator.cleaned(attempt).await;
+        // What nobody was told of is removed with its build, and not left to a sweep.
+        let is_left = world.runner.owned().await.iter().any(|owned| owned.attempt == Some(attempt));
+        assert!(!is_left || call == Call::Remove, "{call:?}: {}", world.runner.log());
+    }
+    world.runner.becomes_empty().await;
     world.ends_clean().await;
 }
 

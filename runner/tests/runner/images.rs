@@ -7,12 +7,7 @@ use caisson_protocol::{Outcome, RunnerMessage, Stream};
 use serde_json::json;
 
 use super::World;
-use crate::world::{
-    IMAGE, Registry, docker,
-    registry::OWN_BYTES,
-    servers::{self, EngineProxy, Gate},
-    until,
-};
+use crate::world::{EngineProxy, Gate, IMAGE, Registry, docker, registry::OWN_BYTES, servers, until};
 
 fn reason(outcome: &Outcome) -> &'static str {
     outcome.reason().unwrap_or("none")
@@ -69,7 +64,7 @@ async fn an_image_that_is_gone_by_the_time_it_is_used_is_looked_for_again() {
     proxy.set(Gate::ForgetsImage);
     let attempt = world.submit("true");
     assert_eq!(world.outcome(attempt).await, Outcome::Succeeded);
-    proxy.has_forgotten();
+    proxy.is_open_again().await;
     world.ends_clean().await;
 }
 

@@ -89,7 +89,11 @@ impl Dockerd {
     }
 
     pub(crate) fn host(&self) -> String {
-        format!("unix://{}", self.home.path().join("docker.sock").display())
+        format!("unix://{}", self.socket().display())
+    }
+
+    pub(crate) fn socket(&self) -> PathBuf {
+        self.home.path().join("docker.sock")
     }
 
     /// The disk of its own.

@@ -3,6 +3,7 @@
 pub(crate) mod certificates;
 pub(crate) mod coordinator;
 pub(crate) mod dockerd;
+pub(crate) mod engine_proxy;
 pub(crate) mod kernel;
 pub(crate) mod podman;
 pub(crate) mod registry;
@@ -20,6 +21,7 @@ use tempfile::TempDir;
 
 pub(crate) use coordinator::Coordinator;
 pub(crate) use dockerd::Dockerd;
+pub(crate) use engine_proxy::{Call, EngineProxy, Gate};
 pub(crate) use podman::Podman;
 pub(crate) use registry::Registry;
 pub(crate) use repository::{Entry, Repository};

@@ -17,9 +17,8 @@ use axum::{
 use serde_json::json;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::{TcpListener, UnixListener, UnixStream},
+    net::{TcpListener, UnixListener},
     process::{Child, Command},
-    sync::watch,
 };
 
 /// Serves every repository under a folder over http, by git's own backend.
@@ -149,144 +148,6 @@ pub(crate) async fn engine_that_says(socket: &Path, status: StatusCode, message:
     let routes = Router::new().fallback(async move || (status, Json(json!({ "message": message }))));
     let listener = UnixListener::bind(socket).unwrap();
     tokio::spawn(async move { axum::serve(listener, routes).await.unwrap() });
-}
-
-/// The engine's socket behind one of our own that can be shut.
-pub(crate) struct EngineProxy {
-    pub(crate) path: PathBuf,
-    open: watch::Sender<Gate>,
-}
-
-/// What gets through to the engine.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Gate {
-    /// Everything.
-    Open,
-    /// What is there goes on; nothing new, as when the engine begins to shut down.
-    NothingNew,
-    /// Nothing, as when it was killed.
-    Shut,
-    /// Nothing, and what is there stays open, as when its host has lost its power.
-    Dead,
-    /// Everything, but that for the next container there is no image.
-    ForgetsImage,
-    /// Everything but this, which is never answered.
-    Swallows(&'static str),
-    /// Everything but what is asked for in `path`, to which this is the answer.
-    Answers { path: &'static str, status: &'static str, body: &'static str },
-}
-
-impl EngineProxy {
-    pub(crate) fn start(path: PathBuf) -> Self {
-        let (open, gate) = watch::channel(Gate::Open);
-        let opener = open.clone();
-        let proxy = Self { path, open };
-        let listener = UnixListener::bind(&proxy.path).unwrap();
-        tokio::spawn(async move {
-            loop {
-                let (client, _) = listener.accept().await.unwrap();
-                let now = *gate.borrow();
-                match now {
-                    Gate::NothingNew | Gate::Shut => {}
-                    Gate::Open
-                    | Gate::Dead
-                    | Gate::ForgetsImage
-                    | Gate::Swallows(_)
-                    | Gate::Answers { .. } => {
-                        tokio::spawn(pass(client, opener.clone(), gate.clone()));
-                    }
-                }
-            }
-        });
-        proxy
-    }
-
-    pub(crate) fn set(&self, gate: Gate) {
-        self.open.send_replace(gate);
-    }
-
-    /// It did what `Gate::ForgetsImage` says, and is open.
-    pub(crate) fn has_forgotten(&self) {
-        assert_eq!(*self.open.borrow(), Gate::Open);
-    }
-
-    pub(crate) fn setting(&self) -> String {
-        format!("engine.host=unix://{}", self.path.display())
-    }
-}
-
-async fn pass(client: UnixStream, opener: watch::Sender<Gate>, mut gate: watch::Receiver<Gate>) {
-    let engine = UnixStream::connect("/var/run/docker.sock").await.expect("run scripts/engine");
-    let (mut from_client, mut to_client) = client.into_split();
-    let (mut from_engine, mut to_engine) = engine.into_split();
-    let (mut question, mut answered, mut body) = (vec![0; 65536], vec![0; 65536], vec![0; 65536]);
-    let mut asks = true;
-    loop {
-        let dead = *gate.borrow_and_update() == Gate::Dead;
-        tokio::select! {
-            asked = from_client.read(&mut question), if asks && !dead => {
-                let Ok(length) = asked else { break };
-                let question = &question[..length];
-                if question.is_empty() {
-                    asks = false;
-                    let _ = to_engine.shutdown().await;
-                    continue;
-                }
-                let now = *gate.borrow();
-                match now {
-                    Gate::Swallows(path) if asks_for(question, path) => asks = false,
-                    Gate::Answers { path, status, body: text } if asks_for(question, path) => {
-                        if has_more_to_come(question) {
-                            let _ = from_client.read(&mut body).await;
-                        }
-                        to_client.write_all(answer(status, text).as_bytes()).await.unwrap();
-                    }
-                    Gate::ForgetsImage if asks_for(question, "/containers/create?") => {
-                        opener.send_replace(Gate::Open);
-                        if has_more_to_come(question) {
-                            let _ = from_client.read(&mut body).await;
-                        }
-                        let text = r#"{"message": "no such image"}"#;
-                        to_client.write_all(answer("404 Not Found", text).as_bytes()).await.unwrap();
-                    }
-                    _ => {
-                        if to_engine.write_all(question).await.is_err() {
-                            break;
-                        }
-                    }
-                }
-            }
-            read = from_engine.read(&mut answered), if !dead => {
-                let Ok(length @ 1..) = read else { break };
-                if to_client.write_all(&answered[..length]).await.is_err() {
-                    break;
-                }
-            }
-            changed = gate.changed() => if changed.is_err() { break },
-        }
-        if *gate.borrow() == Gate::Shut {
-            break;
-        }
-    }
-}
-
-/// The head of a request comes in one piece.
-fn asks_for(question: &[u8], what: &str) -> bool {
-    let line = question.split(|byte| *byte == b'\r').next().unwrap_or_default();
-    String::from_utf8_lossy(line).contains(what)
-}
-
-/// A body comes apart from its head, but not always.
-fn has_more_to_come(question: &[u8]) -> bool {
-    let head = String::from_utf8_lossy(question).to_lowercase();
-    question.ends_with(b"\r\n\r\n")
-        && head.contains("content-length: ")
-        && !head.contains("content-length: 0\r")
-}
-
-fn answer(status: &str, body: &str) -> String {
-    let length = body.len();
-    format!("HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n{body}")
 }
 
 async fn serve(routes: Router) -> SocketAddr {

@@ -105,9 +105,10 @@ impl Container {
             untold = untold(&*engine, &id, self.deadline) => untold?,
             failed = self.pump.failed() => return Err(failed),
         }
-        // An engine that shuts down ends its containers first, and would report their end as the command's own.
-        self.engine.check().await?;
-        self.exit().await
+        let exit = self.exit().await?;
+        // An engine that shuts down ends its containers first, and the next one reports their end as the command's own.
+        self.engine.saw_end(&self.id).await?;
+        Ok(exit)
     }
 
     /// Kills the command, and tells how it has ended.

@@ -63,6 +63,10 @@ pub trait Engine: Send + Sync {
     /// How a container has ended; nothing while it runs.
     async fn inspect(&self, container: &ContainerId) -> Result<Option<Exit>, EngineError>;
 
+    /// Whether the engine was there when a container ended, and stays. One that is about to go away ends its containers
+    /// and takes no new connections; one that came after that knows how they ended, and not why.
+    async fn saw_end(&self, container: &ContainerId) -> Result<(), EngineError>;
+
     /// Whether there is a shell on the image's path, asked of a container that was made from it.
     async fn has_shell(&self, container: &ContainerId, image: &Image) -> Result<bool, EngineError>;
 
@@ -255,6 +259,14 @@ pub enum EngineError {
         call: &'static str,
         /// How long it had.
         seconds: u64,
+    },
+    /// It knows of a container's end by hearsay.
+    #[error(
+        "the Docker engine at {host} does not know why the command ended: it was restarted while the command ran, or it hangs"
+    )]
+    Restarted {
+        /// Where it is.
+        host: String,
     },
     /// It has no such thing.
     #[error("the Docker engine has no such thing: {0}")]

@@ -303,6 +303,10 @@ impl Engine for DockerEngine {
         containers::inspect(self, container).await
     }
 
+    async fn saw_end(&self, container: &ContainerId) -> Result<(), EngineError> {
+        containers::saw_end(self, container).await
+    }
+
     async fn has_shell(&self, container: &ContainerId, image: &Image) -> Result<bool, EngineError> {
         containers::has_shell(self, container, image).await
     }

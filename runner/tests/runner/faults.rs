@@ -62,6 +62,53 @@ async fn an_engine_that_is_shut_down_under_a_build_is_not_the_builds_failure() {
     assert_eq!(engine.containers(), "");
 }
 
+/// As under systemd: who calls it while it is away is answered by the one that comes after it.
+#[tokio::test]
+async fn an_engine_that_restarts_behind_a_socket_that_waits_for_it_is_not_the_builds_failure() {
+    let mut engine = Dockerd::start_behind_a_socket().await;
+    let world = World::on(&engine, &["capacity=2"]).await;
+    let ends = [0, 143].map(|code| format!("trap 'exit {code}' TERM; echo ready; while :; do sleep 0.1; done"));
+    let builds = ends.map(|command| world.submit(&command));
+    for attempt in builds {
+        world.coordinator.prints(attempt, "ready").await;
+    }
+    engine.shut_down().await;
+    engine.revive().await;
+    for attempt in builds {
+        let outcome = world.outcome(attempt).await;
+        assert!(engine_failed(&outcome), "{outcome:?}");
+    }
+    world.coordinator.healthy().await;
+    let after = world.submit("true");
+    assert_eq!(world.outcome(after).await, Outcome::Succeeded);
+    world.ends_clean().await;
+    assert_eq!(engine.containers(), "");
+}
+
+/// Its connections stay open for ever, and by the time it can be asked again it has found the container ended.
+#[tokio::test]
+async fn an_engine_whose_host_loses_its_power_and_comes_back_is_not_the_builds_failure() {
+    let mut engine = Dockerd::start().await;
+    let home = tempfile::tempdir().unwrap();
+    let proxy = EngineProxy::before(engine.socket(), home.path().join("docker.sock"));
+    let world = World::with(&[&proxy.setting(), "engine.deadline=5s"]).await;
+    let attempt = world.submit(WAITS);
+    world.coordinator.prints(attempt, "ready").await;
+    proxy.set(Gate::Dead);
+    engine.lose_power();
+    engine.revive_containerd().await;
+    engine.revive().await;
+    proxy.set(Gate::Open);
+    let outcome = world.outcome(attempt).await;
+    assert!(engine_failed(&outcome), "{outcome:?}");
+    world.coordinator.healthy().await;
+    let after = world.submit("true");
+    assert_eq!(world.outcome(after).await, Outcome::Succeeded);
+    world.runner.becomes_empty().await;
+    world.ends_clean().await;
+    assert_eq!(engine.containers(), "");
+}
+
 #[tokio::test]
 async fn a_build_outlives_an_engine_that_freezes_for_a_while() {
     let engine = Dockerd::start().await;

@@ -10,7 +10,7 @@ use caisson_runner::engine::{Owned, OwnedKind};
 
 use crate::{
     laws,
-    world::{Auto, Dockerd, Kind, Podman, Runner, Upload, WorldWith},
+    world::{Auto, Dockerd, EngineProxy, Gate, Kind, Podman, Runner, Upload, WorldWith},
 };
 
 const SETTINGS: [&str; 4] = ["capacity=4", "limits.memory=64MiB", "limits.disk=64MiB", "limits.nofile=1024"];
@@ -82,6 +82,27 @@ async fn on_podman_each_attempt_has_a_network_of_its_own_that_goes_with_it() {
     world.runner.docker(&["rm", "-f", &format!("caisson-{}", attempts[1])]);
     assert!(has_network(&world.runner.owned().await, attempts[1]));
     world.runner.restart();
+    world.runner.becomes_empty().await;
+    world.ends_clean().await;
+}
+
+/// Nobody is left who could have noted how the command ended, and a Podman that comes up again gives the exit code 0.
+#[tokio::test]
+async fn a_podman_whose_host_loses_its_power_and_comes_back_does_not_make_a_build_succeed() {
+    let mut engine = Podman::start().await;
+    let home = tempfile::tempdir().unwrap();
+    let proxy = EngineProxy::before(engine.socket(), home.path().join("podman.sock"));
+    let mut world = WorldWith::<Auto>::with(&with(&[proxy.setting()], &SETTINGS)).await;
+    world.runner.looked_at_through(&engine.host());
+    let attempt = world.submit("echo ready; while :; do sleep 0.1; done");
+    world.coordinator.prints(attempt, "ready").await;
+    proxy.set(Gate::Dead);
+    engine.lose_power();
+    engine.revive().await;
+    proxy.set(Gate::Open);
+    let outcome = world.outcome(attempt).await;
+    assert_eq!(outcome.reason(), Some("engine_failed"), "{outcome:?}");
+    world.coordinator.healthy().await;
     world.runner.becomes_empty().await;
     world.ends_clean().await;
 }

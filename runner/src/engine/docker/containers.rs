@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeSet,
+    pin::pin,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -14,21 +15,25 @@ use bollard::{
     errors::Error,
     models::ContainerStateStatusEnum,
     query_parameters::{
-        AttachContainerOptions, ContainerArchiveInfoOptions, CreateContainerOptions, InspectContainerOptions,
-        KillContainerOptions, UploadToContainerOptions, WaitContainerOptions,
+        AttachContainerOptions, ContainerArchiveInfoOptions, CreateContainerOptions, EventsOptions,
+        InspectContainerOptions, KillContainerOptions, UploadToContainerOptions, WaitContainerOptions,
     },
 };
 use caisson_protocol::Stream;
 use futures_util::StreamExt;
 use tokio::time::timeout;
 
-use super::{DockerEngine, error, request, volumes};
+use super::{Dialect, DockerEngine, connect, error, request, volumes};
 use crate::engine::{
     Archive, ContainerId, ContainerRequest, EngineError, Exit, Image, Output, Signal, container_name,
 };
 
 /// Where programs are in an image that does not say.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+/// From when on an engine is asked for its events, in seconds since 1970: all that it has.
+const EVER: &str = "1";
+/// The year in which a container ended whose end nobody has noted.
+const NEVER: &str = "0001-";
 
 pub(super) async fn create(
     engine: &DockerEngine,
@@ -128,6 +133,37 @@ pub(super) async fn inspect(
         out_of_memory: state.oom_killed == Some(true),
         engine_error: state.error.filter(|error| !error.is_empty()),
     }))
+}
+
+pub(super) async fn saw_end(engine: &DockerEngine, container: &ContainerId) -> Result<(), EngineError> {
+    let saw_it = match engine.facts().dialect {
+        Dialect::Docker => has_event_of_end(engine, container).await?,
+        Dialect::Podman => has_time_of_end(engine, container).await?,
+    };
+    saw_it.then_some(()).ok_or_else(|| EngineError::Restarted { host: engine.host.clone() })
+}
+
+/// Docker has the latest 256 events of its own life, and none of a life before. So one that has restarted behind a socket
+/// which systemd holds for it does not know of the end.
+async fn has_event_of_end(engine: &DockerEngine, container: &ContainerId) -> Result<bool, EngineError> {
+    let fresh = connect::connect(&engine.config)?;
+    let ended = [("container", container.0.as_str()), ("event", "die")];
+    let filters = ended.map(|(name, value)| (name.to_owned(), vec![value.to_owned()])).into();
+    let options =
+        EventsOptions { since: Some(EVER.into()), filters: Some(filters), ..EventsOptions::default() };
+    let mut events = pin!(fresh.events(Some(options)));
+    match timeout(engine.probe_deadline(), events.next()).await {
+        Ok(Some(event)) => event.map(|_| true).map_err(|error| error::of_call(&engine.host, error)),
+        Ok(None) | Err(_) => Ok(false),
+    }
+}
+
+/// A Podman that ends does not end its containers, and a monitor of their own notes how they end. Where their host has
+/// ended them, nobody did, and Podman gives an exit code all the same.
+async fn has_time_of_end(engine: &DockerEngine, container: &ContainerId) -> Result<bool, EngineError> {
+    let found = engine.call("inspect container", engine.docker.inspect_container(&container.0, None)).await?;
+    let ended_at = found.state.and_then(|state| state.finished_at);
+    Ok(ended_at.is_some_and(|at| !at.starts_with(NEVER)))
 }
 
 pub(super) async fn has_shell(

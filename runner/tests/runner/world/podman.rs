@@ -1,7 +1,8 @@
 //! Podman, which speaks Docker's language, as a service of a test's own.
 
 use std::{
-    path::Path,
+    fs,
+    path::{Path, PathBuf},
     process::{Child, Command},
 };
 
@@ -9,7 +10,7 @@ use tempfile::TempDir;
 
 use super::{
     IMAGE,
-    dockerd::{spawn, unmount},
+    dockerd::{end_with_children, processes, spawn, unmount},
     until,
 };
 
@@ -22,26 +23,9 @@ pub(crate) struct Podman {
 impl Podman {
     pub(crate) async fn start() -> Self {
         let home = tempfile::tempdir().unwrap();
-        let path = |name: &str| home.path().join(name).display().to_string();
-        // Its bridges and its firewall are its own: neither is left on the machine, nor do others' meet them.
-        let mut command = Command::new("unshare");
-        // Where a container runs out of memory, its monitor leaves a file in the folder it was started in.
-        command.current_dir(home.path()).args(["--net", "podman"]).args([
-            format!("--root={}", path("root")),
-            format!("--runroot={}", path("run")),
-            format!("--tmpdir={}", path("tmp")),
-            format!("--network-config-dir={}", path("networks")),
-            // What every host has that has Docker; systemd, for one, not every host has.
-            "--runtime=runc".into(),
-            "--cgroup-manager=cgroupfs".into(),
-        ]);
-        let address = format!("unix://{}", path("podman.sock"));
-        let service = spawn(home.path(), "podman", command.args(["system", "service", "--time=0", &address]));
+        let service = serve(home.path());
         let engine = Self { home, service };
-        until("Podman answers", async || {
-            Command::new("docker").args(["-H", &engine.host(), "version"]).output().unwrap().status.success()
-        })
-        .await;
+        engine.answers().await;
         let load = format!("docker save {IMAGE} | docker -H {} load", engine.host());
         let loaded = Command::new("sh").args(["-c", &load]).output().unwrap();
         assert!(loaded.status.success(), "{}", String::from_utf8_lossy(&loaded.stderr));
@@ -49,12 +33,41 @@ impl Podman {
     }
 
     pub(crate) fn host(&self) -> String {
-        format!("unix://{}", self.home.path().join("podman.sock").display())
+        format!("unix://{}", self.socket().display())
+    }
+
+    pub(crate) fn socket(&self) -> PathBuf {
+        self.home.path().join("podman.sock")
+    }
+
+    /// Ends everything, as a power cut does: what it has in memory is gone.
+    pub(crate) fn lose_power(&mut self) {
+        self.service.kill().unwrap();
+        self.service.wait().unwrap();
+        processes("/usr/bin/conmon", self.home.path()).into_iter().for_each(end_with_children);
+        unmount(self.home.path());
+        for folder in ["run", "tmp"] {
+            fs::remove_dir_all(self.home.path().join(folder)).unwrap();
+        }
+        fs::remove_file(self.socket()).unwrap();
+    }
+
+    /// Starts it again.
+    pub(crate) async fn revive(&mut self) {
+        self.service = serve(self.home.path());
+        self.answers().await;
+    }
+
+    async fn answers(&self) {
+        until("Podman answers", async || {
+            Command::new("docker").args(["-H", &self.host(), "version"]).output().unwrap().status.success()
+        })
+        .await;
     }
 
     /// What the service has said so far.
     fn log(&self) -> String {
-        std::fs::read_to_string(Path::new(self.home.path()).join("podman.log")).unwrap_or_default()
+        fs::read_to_string(self.home.path().join("podman.log")).unwrap_or_default()
     }
 }
 
@@ -70,4 +83,22 @@ impl Drop for Podman {
         let _ = self.service.wait();
         unmount(self.home.path());
     }
+}
+
+fn serve(home: &Path) -> Child {
+    let path = |name: &str| home.join(name).display().to_string();
+    // Its bridges and its firewall are its own: neither is left on the machine, nor do others' meet them.
+    let mut command = Command::new("unshare");
+    // Where a container runs out of memory, its monitor leaves a file in the folder it was started in.
+    command.current_dir(home).args(["--net", "podman"]).args([
+        format!("--root={}", path("root")),
+        format!("--runroot={}", path("run")),
+        format!("--tmpdir={}", path("tmp")),
+        format!("--network-config-dir={}", path("networks")),
+        // What every host has that has Docker; systemd, for one, not every host has.
+        "--runtime=runc".into(),
+        "--cgroup-manager=cgroupfs".into(),
+    ]);
+    let address = format!("unix://{}", path("podman.sock"));
+    spawn(home, "podman", command.args(["system", "service", "--time=0", &address]))
 }

@@ -14,6 +14,7 @@ use super::{
 };
 use crate::{
     container::may_run,
+    engine::{EngineError, OwnedKind},
     images::Use,
     output::{Log, LogSender},
     sweep,
@@ -141,12 +142,14 @@ async fn clean(builds: &Builds, id: AttemptId, container_made: bool) -> u64 {
     let begun = Instant::now();
     if container_made {
         for owned in host.transport.owned(id) {
-            if let Err(error) = host.engine.remove(&owned).await {
-                warn!(build.id = %id.build, "build {}: its {} is left to the sweep: {error}", id.build, owned.kind);
-                left_behind += 1;
-                may_be_written |=
-                    host.transport == Transport::Bind && may_run(&*host.engine, &owned.id).await;
+            let Err(error) = host.engine.remove(&owned).await else { continue };
+            may_be_written |= host.transport == Transport::Bind && may_run(&*host.engine, &owned.id).await;
+            if matches!(error, EngineError::Busy(_)) && owned.kind == OwnedKind::Container {
+                // Somebody is removing it. Where that does not get on, a sweep finds it.
+                continue;
             }
+            warn!(build.id = %id.build, "build {}: its {} is left to the sweep: {error}", id.build, owned.kind);
+            left_behind += 1;
         }
     }
     let removed = match may_be_written {

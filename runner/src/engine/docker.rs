@@ -167,8 +167,6 @@ impl DockerEngine {
         };
         match removed {
             Err(EngineError::NotFound(_)) => Ok(()),
-            // It is being removed already. A container that is used is no obstacle: its removal is forced.
-            Err(EngineError::Busy(_)) if owned.kind == OwnedKind::Container => Ok(()),
             result => result,
         }
     }

@@ -36,7 +36,7 @@ async fn an_engine_that_lets_builds_make_any_system_call_is_told_of_at_the_start
 
 /// The engine says so where two remove a container at once, which can't be brought about at will.
 #[tokio::test]
-async fn what_is_being_removed_already_is_removed_and_what_is_in_use_is_not() {
+async fn what_is_in_use_or_being_removed_already_is_not_taken_for_removed() {
     let home = tempfile::tempdir().unwrap();
     let socket = home.path().join("docker.sock");
     engine_that_says(&socket, StatusCode::CONFLICT, "removal of container x is already in progress").await;
@@ -44,8 +44,7 @@ async fn what_is_being_removed_already_is_removed_and_what_is_in_use_is_not() {
     config.host = format!("unix://{}", socket.display()).try_into().unwrap();
     let engine = DockerEngine::at(&config).unwrap();
     let owned = |kind| Owned { kind, id: "x".into(), attempt: None };
-    assert_eq!(engine.remove(&owned(OwnedKind::Container)).await, Ok(()));
-    for kind in [OwnedKind::Volume, OwnedKind::Network] {
+    for kind in [OwnedKind::Container, OwnedKind::Volume, OwnedKind::Network] {
         let removed = engine.remove(&owned(kind)).await;
         assert!(matches!(removed, Err(EngineError::Busy(_))), "{removed:?}");
     }
@@ -122,6 +121,42 @@ async fn each_call_is_lost(how: fn(Call) -> Gate) {
         assert!(!is_left || call == Call::Remove, "{call:?}: {}", world.runner.log());
     }
     world.runner.becomes_empty().await;
+    world.ends_clean().await;
+}
+
+#[tokio::test]
+async fn a_removal_that_hangs_in_the_engine_is_counted_until_it_is_done() {
+    let home = tempfile::tempdir().unwrap();
+    let proxy = EngineProxy::start(home.path().join("docker.sock"));
+    let world = World::with(&[&proxy.setting(), "engine.deadline=5s"]).await;
+    proxy.set(Gate::LosesQuestion(Call::Remove));
+    let attempt = world.submit("true");
+    proxy.is_open_again().await;
+    // The engine says so from then on.
+    proxy.set(Gate::Removing);
+    assert_eq!(world.outcome(attempt).await, Outcome::Succeeded);
+    let condition = || world.coordinator.look(|seen| seen.condition.clone());
+    let told = "something is left for the next one: the Docker engine can't do it now: removal of container";
+    until("a sweep finds it", async || world.runner.log().contains(told)).await;
+    assert!(condition().left_behind > 0 && condition().swept == 0, "{:?}", condition());
+    proxy.set(Gate::Open);
+    world.coordinator.wait("it is swept", |seen| seen.condition.left_behind == 0).await;
+    assert!(condition().swept > 0, "{:?}", condition());
+    world.ends_clean().await;
+}
+
+#[tokio::test]
+async fn a_build_whose_container_somebody_else_is_removing_is_done_at_once() {
+    let home = tempfile::tempdir().unwrap();
+    let proxy = EngineProxy::start(home.path().join("docker.sock"));
+    let world = World::with(&[&proxy.setting()]).await;
+    proxy.set(Gate::Removing);
+    let attempt = world.submit("true");
+    assert_eq!(world.outcome(attempt).await, Outcome::Succeeded);
+    world.coordinator.cleaned(attempt).await;
+    assert!(!world.runner.log().contains("its container is left to the sweep"), "{}", world.runner.log());
+    docker(&["rm", "-f", &format!("caisson-{attempt}")]);
+    proxy.set(Gate::Open);
     world.ends_clean().await;
 }
 

@@ -28,6 +28,8 @@ pub(crate) enum Gate {
     Dead,
     /// Everything but what would kill a container.
     NoKill,
+    /// Everything but what would remove a container, which is said to be going on.
+    Removing,
     /// Everything, but that for the next container there is no image.
     ForgetsImage,
     /// Everything but the next such call, which never reaches the engine.
@@ -179,6 +181,9 @@ fn answer_in_its_place(question: &[u8], gate: &watch::Sender<Gate>, lost: &mut L
     match now {
         Gate::NoKill if Call::Kill.is_in(question) => {
             return Some(answer("500 Internal Server Error", &says("can't kill")));
+        }
+        Gate::Removing if Call::Remove.is_in(question) => {
+            return Some(answer("409 Conflict", "removal of container is already in progress"));
         }
         Gate::ForgetsImage if Call::Create.is_in(question) => {
             gate.send_replace(Gate::Open);

@@ -24,8 +24,7 @@ pub trait Engine: Send + Sync {
     /// Asks the engine who it is.
     async fn probe(&self) -> Result<EngineInfo, EngineError>;
 
-    /// Whether the engine takes new connections. One that is about to go away does not, though it still answers over
-    /// old ones, and says of the containers it is ending that they have ended.
+    /// Whether the engine takes new connections, and has what it runs containers with.
     async fn check(&self) -> Result<(), EngineError>;
 
     /// Whether a container would see `file`, which the runner has written into `folder`. Runs nothing.

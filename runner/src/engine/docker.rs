@@ -76,6 +76,8 @@ struct Facts {
     processors: Option<u32>,
     /// The newest version of its API, such as `1.41`.
     api: String,
+    /// Whether it runs containers with a containerd.
+    has_containerd: bool,
 }
 
 /// Who speaks Docker's language.
@@ -100,8 +102,14 @@ impl Facts {
             dialect: Dialect::of(version),
             processors: info.ncpu.and_then(|processors| u32::try_from(processors).ok()),
             api: version.api_version.clone().unwrap_or_default(),
+            has_containerd: has_containerd(version),
         }
     }
+}
+
+/// Docker names its containerd among its parts as long as that answers.
+fn has_containerd(version: &SystemVersion) -> bool {
+    version.components.iter().flatten().any(|part| part.name == "containerd")
 }
 
 impl DockerEngine {
@@ -247,10 +255,14 @@ impl Engine for DockerEngine {
 
     async fn check(&self) -> Result<(), EngineError> {
         let fresh = connect::connect(&self.config)?;
-        match timeout(self.probe_deadline(), fresh.ping()).await {
-            Ok(result) => result.map(|_| ()).map_err(|error| error::of_call(&self.host, error)),
-            Err(_) => Err(self.silent("ping", self.probe_deadline())),
+        self.call_within(self.probe_deadline(), "ping", fresh.ping()).await?;
+        // Without its containerd it still answers, and fails whatever it is to run.
+        if self.facts().has_containerd && !has_containerd(&self.call("version", fresh.version()).await?) {
+            return Err(EngineError::Failed(
+                "its containerd does not answer: start it (systemctl restart containerd)".into(),
+            ));
         }
+        Ok(())
     }
 
     async fn sees(&self, owner: &Owner, folder: &Path, file: &str) -> Result<bool, EngineError> {

@@ -109,6 +109,33 @@ async fn an_engine_whose_host_loses_its_power_and_comes_back_is_not_the_builds_f
     assert_eq!(engine.containers(), "");
 }
 
+/// It answers as ever, and runs nothing.
+#[tokio::test]
+async fn an_engine_whose_containerd_is_gone_gets_no_builds_until_it_is_back() {
+    let mut engine = Dockerd::start().await;
+    let world = World::on(&engine, &["capacity=2"]).await;
+    engine.kill_containerd();
+    let first = world.submit("true");
+    let why = world.coordinator.unhealthy().await;
+    assert!(why.contains("systemctl restart containerd"), "{why}");
+    let meanwhile = world.submit("true");
+    world.coordinator.released(meanwhile).await;
+    // It was given back or not, as soon as that was found out.
+    let is_over = |seen: &Seen| {
+        let released = RunnerMessage::Released { attempt: first };
+        seen.messages.contains(&released) || seen.finished.get(&first).is_some_and(|report| engine_failed(&report.outcome))
+    };
+    world.coordinator.wait("the first is over", is_over).await;
+
+    engine.revive_containerd().await;
+    world.coordinator.healthy().await;
+    let after = world.submit("true");
+    assert_eq!(world.outcome(after).await, Outcome::Succeeded);
+    world.runner.becomes_empty().await;
+    world.ends_clean().await;
+    assert_eq!(engine.containers(), "");
+}
+
 #[tokio::test]
 async fn a_build_outlives_an_engine_that_freezes_for_a_while() {
     let engine = Dockerd::start().await;

@@ -105,7 +105,7 @@ async fn whichever_answer_is_lost_no_build_fails_and_nothing_is_left() {
 async fn each_call_is_lost(how: fn(Call) -> Gate) {
     let home = tempfile::tempdir().unwrap();
     let proxy = EngineProxy::start(home.path().join("docker.sock"));
-    let world = World::with(&[&proxy.setting(), "engine.deadline=5s"]).await;
+    let world = World::with(&[&proxy.setting(), "engine.deadline=10s"]).await;
     for call in Call::OF_A_BUILD {
         proxy.set(how(call));
         let attempt = world.submit("true");
@@ -128,7 +128,7 @@ async fn each_call_is_lost(how: fn(Call) -> Gate) {
 async fn a_removal_that_hangs_in_the_engine_is_counted_until_it_is_done() {
     let home = tempfile::tempdir().unwrap();
     let proxy = EngineProxy::start(home.path().join("docker.sock"));
-    let world = World::with(&[&proxy.setting(), "engine.deadline=5s"]).await;
+    let world = World::with(&[&proxy.setting(), "engine.deadline=10s"]).await;
     proxy.set(Gate::LosesQuestion(Call::Remove));
     let attempt = world.submit("true");
     proxy.is_open_again().await;
@@ -165,7 +165,7 @@ async fn a_build_whose_container_somebody_else_is_removing_is_done_at_once() {
 async fn an_engine_whose_host_has_lost_its_power_holds_no_build_for_ever() {
     let home = tempfile::tempdir().unwrap();
     let proxy = EngineProxy::start(home.path().join("docker.sock"));
-    let world = World::with(&[&proxy.setting(), "engine.deadline=2s"]).await;
+    let world = World::with(&[&proxy.setting(), "engine.deadline=4s"]).await;
     let mut value = serde_json::to_value(world.spec("echo ready; while :; do sleep 1; done")).unwrap();
     value["timeout_seconds"] = 3600.into();
     let attempt = world.coordinator.assign(serde_json::from_value(value).unwrap());
@@ -210,7 +210,7 @@ async fn a_container_that_someone_removes_is_not_the_builds_failure() {
 async fn a_paused_container_is_stopped_at_its_time_limit_all_the_same() {
     let world = World::new().await;
     let mut value = serde_json::to_value(world.spec("echo ready; while :; do sleep 1; done")).unwrap();
-    value["timeout_seconds"] = 3.into();
+    value["timeout_seconds"] = 10.into();
     let attempt = world.coordinator.assign(serde_json::from_value(value).unwrap());
     world.coordinator.prints(attempt, "ready").await;
     docker(&["pause", &format!("caisson-{attempt}")]);

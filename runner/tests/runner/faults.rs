@@ -7,7 +7,7 @@ use caisson_protocol::{CoordinatorMessage, FailureNote, Outcome, RunnerMessage, 
 use super::World;
 use crate::world::{Call, Dockerd, EngineProxy, Gate, Registry, coordinator::Seen, until};
 
-const QUICK: [&str; 2] = ["engine.deadline=2s", "capacity=4"];
+const QUICK: [&str; 2] = ["engine.deadline=4s", "capacity=4"];
 /// Tells when it runs, and runs until it is told to end.
 const WAITS: &str = "echo ready; while [ ! -e /workspace/go ]; do sleep 0.05; done; echo done";
 
@@ -91,7 +91,7 @@ async fn an_engine_whose_host_loses_its_power_and_comes_back_is_not_the_builds_f
     let mut engine = Dockerd::start().await;
     let home = tempfile::tempdir().unwrap();
     let proxy = EngineProxy::before(engine.socket(), home.path().join("docker.sock"));
-    let world = World::with(&[&proxy.setting(), "engine.deadline=5s"]).await;
+    let world = World::with(&[&proxy.setting(), "engine.deadline=10s"]).await;
     let attempt = world.submit(WAITS);
     world.coordinator.prints(attempt, "ready").await;
     proxy.set(Gate::Dead);
@@ -158,7 +158,7 @@ async fn a_build_outlives_an_engine_that_freezes_for_a_while() {
 #[tokio::test]
 async fn one_build_at_most_pays_for_an_engine_that_is_away() {
     let mut engine = Dockerd::start().await;
-    let world = World::on(&engine, &["engine.deadline=2s"]).await;
+    let world = World::on(&engine, &["engine.deadline=4s"]).await;
     // One that is frozen is found out slowly, so there is time for the next build to begin.
     for how in ["killed", "frozen"] {
         if how == "killed" {

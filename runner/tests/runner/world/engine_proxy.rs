@@ -26,8 +26,6 @@ pub(crate) enum Gate {
     Shut,
     /// Nothing, and what is there stays open for ever, as when its host has lost its power.
     Dead,
-    /// Everything but what would kill a container.
-    NoKill,
     /// Everything but what would remove a container, which is said to be going on.
     Removing,
     /// Everything, but that for the next container there is no image.
@@ -51,7 +49,6 @@ pub(crate) enum Call {
     Wait,
     Inspect,
     Remove,
-    Kill,
 }
 
 impl Call {
@@ -76,7 +73,6 @@ impl Call {
                     && !asks("", "size=true")
             }
             Self::Remove => asks("DELETE", "/containers/"),
-            Self::Kill => asks("POST", "/kill?"),
         }
     }
 }
@@ -179,9 +175,6 @@ async fn pass(client: UnixStream, engine: UnixStream, gate: watch::Sender<Gate>)
 fn answer_in_its_place(question: &[u8], gate: &watch::Sender<Gate>, lost: &mut Lost) -> Option<String> {
     let now = *gate.borrow();
     match now {
-        Gate::NoKill if Call::Kill.is_in(question) => {
-            return Some(answer("500 Internal Server Error", &says("can't kill")));
-        }
         Gate::Removing if Call::Remove.is_in(question) => {
             return Some(answer("409 Conflict", "removal of container is already in progress"));
         }

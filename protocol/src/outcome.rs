@@ -206,7 +206,7 @@ named! {
         TooLarge = "too_large",
         /// No such image.
         ImageNotFound = "image_not_found",
-        /// The registry refuses to give the image.
+        /// The registry refuses to give the image, or the runner to ask that registry.
         ImageDenied = "image_denied",
         /// The image was not pulled: its registry is away, slow or broken.
         ImageFailed = "image_failed",

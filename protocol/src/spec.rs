@@ -125,10 +125,23 @@ impl From<Command> for String {
 pub struct ImageRef(String);
 
 impl ImageRef {
+    /// The registry of an image that names none.
+    pub const DEFAULT_REGISTRY: &str = "docker.io";
+
     /// The reference as text.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+
+    /// The host, with its port where one is named, that an engine asks for the image. Source: `reference.splitDockerDomain`
+    /// of the distribution project.
+    #[must_use]
+    pub fn registry(&self) -> &str {
+        match split_host(&self.0) {
+            (None | Some("index.docker.io"), _) => Self::DEFAULT_REGISTRY,
+            (Some(host), _) => host,
+        }
     }
 }
 
@@ -146,16 +159,21 @@ impl FromStr for ImageRef {
             Some((path, tag)) if !tag.contains('/') => (path, Some(tag)),
             _ => (name, None),
         };
-        let (host, path) = match path.split_once('/') {
-            Some((host, rest)) if host.contains(['.', ':']) || host == "localhost" => (Some(host), rest),
-            _ => (None, path),
-        };
+        let (host, path) = split_host(path);
         let valid = text.len() <= IMAGE_BYTES_MAX
             && host.is_none_or(is_host)
             && path.split('/').all(is_path_part)
             && tag.is_none_or(is_tag)
             && digest.is_none_or(is_digest);
         if valid { Ok(Self(text.to_owned())) } else { Err(SpecError::Image) }
+    }
+}
+
+/// What looks like a host is one; no user of a registry has such a name.
+fn split_host(name: &str) -> (Option<&str>, &str) {
+    match name.split_once('/') {
+        Some((host, path)) if host.contains(['.', ':']) || host == "localhost" => (Some(host), path),
+        _ => (None, name),
     }
 }
 
@@ -327,6 +345,32 @@ mod tests {
             "h:x/a",
         ] {
             assert_eq!(image.parse::<ImageRef>(), Err(SpecError::Image), "{image}");
+        }
+    }
+
+    #[test]
+    fn s35_an_images_registry_is_the_one_that_an_engine_asks() {
+        let digest = format!("app@sha256:{}", "0".repeat(64));
+        for image in [
+            "debian",
+            "debian:bookworm-slim",
+            "team/app",
+            "docker.io/debian",
+            "docker.io/library/debian:12",
+            "index.docker.io/team/app",
+            &digest,
+        ] {
+            assert_eq!(image.parse::<ImageRef>().unwrap().registry(), "docker.io", "{image}");
+        }
+        for (image, registry) in [
+            ("localhost/app", "localhost"),
+            ("localhost:5000/a/b:1", "localhost:5000"),
+            ("registry:5000/app", "registry:5000"),
+            ("registry.example.org/docker.io/app", "registry.example.org"),
+            ("169.254.169.254/latest", "169.254.169.254"),
+            (&format!("10.0.0.7:80/{digest}"), "10.0.0.7:80"),
+        ] {
+            assert_eq!(image.parse::<ImageRef>().unwrap().registry(), registry, "{image}");
         }
     }
 

@@ -5,14 +5,14 @@ mod values;
 
 use std::{io, num::NonZeroU32, path::PathBuf};
 
-use caisson_protocol::{Labels, Network};
+use caisson_protocol::{ImageRef, Labels, Network};
 use caisson_settings::{ByteSize, Loaded, Period, Secret, SettingsError, Sources};
 use serde::{Deserialize, Deserializer, Serialize, de::Error};
 
 use crate::engine::Owner;
 
 pub use limits::{Limits, in_words};
-pub use values::{CoordinatorUrl, EngineHost, RunnerName};
+pub use values::{CoordinatorUrl, EngineHost, RegistryHost, RunnerName};
 
 /// The beginning of every environment variable that configures a runner.
 const ENV_PREFIX: &str = "CAISSON_RUNNER_";
@@ -185,6 +185,8 @@ fn a_second_or_more<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Period
 pub struct ImageConfig {
     /// When the registry is asked.
     pub pull: PullPolicy,
+    /// The registries that are asked; every one where none is named. What is there already is used whatever its name.
+    pub registries: Vec<RegistryHost>,
     /// How long a pull may take in all, further tries included.
     pub timeout: Period,
     /// How long a pull may go on without any news.
@@ -194,6 +196,14 @@ pub struct ImageConfig {
     pub size_max: Option<ByteSize>,
     /// A file with the credentials of registries, as `docker login` writes it: `~/.docker/config.json`.
     pub credentials_file: Option<PathBuf>,
+}
+
+impl ImageConfig {
+    /// Whether the image's registry is one that may be asked.
+    #[must_use]
+    pub fn may_ask(&self, image: &ImageRef) -> bool {
+        self.registries.is_empty() || self.registries.iter().any(|registry| registry.has(image))
+    }
 }
 
 /// When a registry is asked for an image.
@@ -254,6 +264,7 @@ impl Default for Config {
             network: Network::Bridge,
             image: ImageConfig {
                 pull: PullPolicy::IfMissing,
+                registries: Vec::new(),
                 timeout: Period::seconds(30 * 60),
                 stall: Period::seconds(60),
                 size_max: None,

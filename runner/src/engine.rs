@@ -39,10 +39,10 @@ pub trait Engine: Send + Sync {
     ) -> Result<Image, ImageError>;
 
     /// What an image takes, where it is there.
-    async fn image_bytes(&self, image: &ImageRef) -> Result<Option<u64>, EngineError>;
+    async fn image_bytes(&self, id: &str) -> Result<Option<u64>, EngineError>;
 
-    /// Removes an image by one of its names. One that is gone is no error.
-    async fn remove_image(&self, image: &ImageRef) -> Result<(), EngineError>;
+    /// Takes these names from an image, and removes it unless it has others. One that is gone is no error.
+    async fn remove_image(&self, id: &str, names: &[ImageRef]) -> Result<(), EngineError>;
 
     /// Makes a container, and the network it joins where that is not there.
     async fn create(&self, request: &ContainerRequest) -> Result<ContainerId, EngineError>;
@@ -111,7 +111,7 @@ pub struct Image {
     pub architecture: String,
     /// The folders where its programs are.
     pub path: String,
-    /// Whether it was not there before.
+    /// Whether there was none of that name before, or another.
     pub pulled: bool,
 }
 

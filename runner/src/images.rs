@@ -4,8 +4,8 @@
 //! runner wanted it: whoever put it there may want it too.
 
 use std::{
-    collections::BTreeMap,
-    fs, io,
+    collections::{BTreeMap, BTreeSet},
+    fs, io, mem,
     path::{Path, PathBuf},
     sync::{Mutex, MutexGuard, PoisonError},
 };
@@ -14,7 +14,7 @@ use caisson_protocol::ImageRef;
 use serde::{Deserialize, Serialize};
 use tracing::warn;
 
-use crate::engine::{Engine, EngineError};
+use crate::engine::{Engine, EngineError, Image};
 
 /// The images that this runner has pulled.
 #[derive(Debug)]
@@ -25,11 +25,19 @@ pub struct Images {
 
 #[derive(Debug, Default, Serialize, Deserialize)]
 struct Known {
-    /// When each was used last: how many uses of any there had been before.
-    pulled: BTreeMap<ImageRef, u64>,
-    /// How many builds use an image, pulled or not.
+    /// By their ids: a name goes on to another image when its registry has a newer one, and leaves the older with none.
+    pulled: BTreeMap<String, Pulled>,
+    /// How many builds use an image, pulled or not, by its name and by its id.
     #[serde(skip)]
-    in_use: BTreeMap<ImageRef, usize>,
+    in_use: BTreeMap<String, usize>,
+}
+
+#[derive(Debug, Default, Serialize, Deserialize)]
+struct Pulled {
+    /// Those by which it was pulled.
+    names: BTreeSet<ImageRef>,
+    /// When it was used last: how many uses of any there had been before.
+    used: u64,
 }
 
 /// A build's use of an image, as long as it is held.
@@ -37,6 +45,7 @@ struct Known {
 pub struct Use<'a> {
     images: &'a Images,
     image: ImageRef,
+    keys: Vec<String>,
     pulled: bool,
 }
 
@@ -61,8 +70,9 @@ impl Images {
 
     /// Begins to use an image, which is not removed meanwhile.
     pub fn begin_use(&self, image: &ImageRef) -> Use<'_> {
-        *self.known().in_use.entry(image.clone()).or_default() += 1;
-        Use { images: self, image: image.clone(), pulled: false }
+        let mut begun = Use { images: self, image: image.clone(), keys: Vec::new(), pulled: false };
+        begun.hold(&mut self.known(), image.as_str());
+        begun
     }
 
     /// Removes images until those that are left take at most `bytes_max`, and gives how many that were. An image
@@ -72,25 +82,23 @@ impl Images {
     /// When the engine fails.
     pub async fn trim(&self, engine: &dyn Engine, bytes_max: u64) -> Result<usize, EngineError> {
         let mut sizes = Vec::new();
-        for image in self.least_recently_used_first() {
-            match engine.image_bytes(&image).await? {
-                Some(bytes) => sizes.push((image, bytes)),
+        for id in self.least_recently_used_first() {
+            match engine.image_bytes(&id).await? {
+                Some(bytes) => sizes.push((id, bytes)),
                 // Someone else has removed it.
-                None => self.forget(&image),
+                None => self.forget(&id),
             }
         }
         let mut total: u64 = sizes.iter().map(|(_, bytes)| bytes).sum();
         let mut removed = 0;
-        for (image, bytes) in sizes {
+        for (id, bytes) in sizes {
             if total <= bytes_max {
                 break;
             }
-            if self.known().in_use.contains_key(&image) {
-                continue;
-            }
-            match engine.remove_image(&image).await {
+            let Some(names) = self.unused(&id) else { continue };
+            match engine.remove_image(&id, &names).await {
                 Ok(()) => {
-                    self.forget(&image);
+                    self.forget(&id);
                     total -= bytes;
                     removed += 1;
                 }
@@ -102,16 +110,25 @@ impl Images {
         Ok(removed)
     }
 
-    fn least_recently_used_first(&self) -> Vec<ImageRef> {
+    fn least_recently_used_first(&self) -> Vec<String> {
         let mut pulled: Vec<_> =
-            self.known().pulled.iter().map(|(image, used)| (*used, image.clone())).collect();
+            self.known().pulled.iter().map(|(id, pulled)| (pulled.used, id.clone())).collect();
         pulled.sort();
-        pulled.into_iter().map(|(_, image)| image).collect()
+        pulled.into_iter().map(|(_, id)| id).collect()
     }
 
-    fn forget(&self, image: &ImageRef) {
+    /// The names of an image that no build uses.
+    fn unused(&self, id: &str) -> Option<Vec<ImageRef>> {
+        let known = self.known();
+        let names: Vec<_> = known.pulled.get(id)?.names.iter().cloned().collect();
+        let is_used =
+            names.iter().map(ImageRef::as_str).chain([id]).any(|key| known.in_use.contains_key(key));
+        (!is_used).then_some(names)
+    }
+
+    fn forget(&self, id: &str) {
         let mut known = self.known();
-        known.pulled.remove(image);
+        known.pulled.remove(id);
         self.write(&known);
     }
 
@@ -134,13 +151,20 @@ impl Images {
 }
 
 impl Use<'_> {
-    /// The image is there; whether it was pulled for this use, and was not there before.
-    pub fn found(&mut self, pulled: bool) {
-        self.pulled = pulled;
+    /// The image is there.
+    pub fn found(&mut self, image: &Image) {
+        self.pulled = image.pulled;
         let mut known = self.images.known();
-        if pulled || known.pulled.contains_key(&self.image) {
-            let latest = known.pulled.values().max().map_or(0, |latest| latest + 1);
-            known.pulled.insert(self.image.clone(), latest);
+        self.hold(&mut known, &image.id);
+        for (_, other) in known.pulled.iter_mut().filter(|(id, _)| **id != image.id) {
+            other.names.remove(&self.image);
+        }
+        if image.pulled {
+            known.pulled.entry(image.id.clone()).or_default().names.insert(self.image.clone());
+        }
+        let latest = known.pulled.values().map(|pulled| pulled.used + 1).max().unwrap_or_default();
+        if let Some(pulled) = known.pulled.get_mut(&image.id) {
+            pulled.used = latest;
             self.images.write(&known);
         }
     }
@@ -150,15 +174,22 @@ impl Use<'_> {
     pub fn has_pulled(&self) -> bool {
         self.pulled
     }
+
+    fn hold(&mut self, known: &mut Known, key: &str) {
+        *known.in_use.entry(key.to_owned()).or_default() += 1;
+        self.keys.push(key.to_owned());
+    }
 }
 
 impl Drop for Use<'_> {
     fn drop(&mut self) {
         let mut known = self.images.known();
-        if let Some(uses) = known.in_use.get_mut(&self.image) {
-            *uses -= 1;
-            if *uses == 0 {
-                known.in_use.remove(&self.image);
+        for key in mem::take(&mut self.keys) {
+            if let Some(uses) = known.in_use.get_mut(&key) {
+                *uses -= 1;
+                if *uses == 0 {
+                    known.in_use.remove(&key);
+                }
             }
         }
     }
@@ -168,8 +199,15 @@ impl Drop for Use<'_> {
 mod tests {
     use super::*;
 
-    fn image(name: &str) -> ImageRef {
-        name.parse().unwrap()
+    fn found(images: &Images, name: &str, id: &str, pulled: bool) {
+        let image = Image {
+            id: id.to_owned(),
+            digest: None,
+            architecture: String::new(),
+            path: String::new(),
+            pulled,
+        };
+        images.begin_use(&name.parse().unwrap()).found(&image);
     }
 
     #[test]
@@ -177,11 +215,25 @@ mod tests {
         let home = tempfile::tempdir().unwrap();
         let images = Images::open(home.path()).unwrap();
         for (name, pulled) in [("a", true), ("theirs", false), ("b", true), ("a", false)] {
-            images.begin_use(&image(name)).found(pulled);
+            found(&images, name, &format!("id-of-{name}"), pulled);
         }
         drop(images);
         let images = Images::open(home.path()).unwrap();
-        assert_eq!(images.least_recently_used_first(), [image("b"), image("a")]);
+        assert_eq!(images.least_recently_used_first(), ["id-of-b", "id-of-a"]);
+    }
+
+    #[test]
+    fn an_image_whose_name_has_gone_on_to_another_is_known_without_it() {
+        let home = tempfile::tempdir().unwrap();
+        let images = Images::open(home.path()).unwrap();
+        found(&images, "a", "older", true);
+        found(&images, "a", "newer", true);
+        assert_eq!(images.unused("older"), Some(vec![]));
+        assert_eq!(images.unused("newer"), Some(vec!["a".parse().unwrap()]));
+        let in_use = images.begin_use(&"a".parse().unwrap());
+        assert_eq!((images.unused("older"), images.unused("newer")), (Some(vec![]), None));
+        drop(in_use);
+        assert!(images.unused("newer").is_some());
     }
 
     #[test]

@@ -125,7 +125,7 @@ impl<'a> Build<'a> {
         let image = self.unless_interrupted(image).await;
         self.phases.image_ms = Some(elapsed_ms(begun));
         let image = image??;
-        image_use.found(image.pulled);
+        image_use.found(&image);
         self.image_use = Some(image_use);
         self.image_digest.clone_from(&image.digest);
         Ok(image)

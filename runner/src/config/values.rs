@@ -2,6 +2,7 @@
 
 use std::{fmt, str::FromStr};
 
+use caisson_protocol::ImageRef;
 use serde::{Deserialize, Serialize};
 use url::Url;
 
@@ -112,6 +113,41 @@ impl From<EngineHost> for String {
     }
 }
 
+/// A registry as it begins the names of its images: a host, with its port where they have one. Docker's own is
+/// `docker.io`, also where a name has no registry.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct RegistryHost(String);
+
+impl RegistryHost {
+    /// Whether the image is asked of this registry.
+    #[must_use]
+    pub fn has(&self, image: &ImageRef) -> bool {
+        self.0.eq_ignore_ascii_case(image.registry())
+    }
+}
+
+impl TryFrom<String> for RegistryHost {
+    type Error = &'static str;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        let image = format!("{text}/image").parse::<ImageRef>();
+        if image.is_ok_and(|image| image.registry() == text) {
+            Ok(Self(text))
+        } else {
+            Err(
+                "expected a registry's host, with its port where it has one, such as docker.io or registry.example.org:5000",
+            )
+        }
+    }
+}
+
+impl From<RegistryHost> for String {
+    fn from(host: RegistryHost) -> Self {
+        host.0
+    }
+}
+
 /// A runner's name: 1 to 100 characters of `A-Z a-z 0-9 . _ -`, the first a letter or digit, so that it is part of
 /// the name of a network and the value of a label as it stands.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -189,6 +225,25 @@ mod tests {
         assert!("host-1.example.org".parse::<RunnerName>().is_ok());
         for name in ["", "-a", ".a", "a b", "a/b", "ä", &"x".repeat(101)] {
             assert!(name.parse::<RunnerName>().is_err(), "{name} was taken");
+        }
+    }
+
+    #[test]
+    fn s35_a_registry_is_a_host_and_has_the_images_that_begin_with_it() {
+        let host = |text: &str| RegistryHost::try_from(text.to_owned());
+        let has = |registry: &str, image: &str| host(registry).unwrap().has(&image.parse().unwrap());
+        assert!(has("docker.io", "debian") && has("docker.io", "index.docker.io/team/app"));
+        assert!(has("Registry.Example.org:5000", "registry.example.ORG:5000/app"));
+        assert!(
+            !has("registry.example.org", "registry.example.org:22/app"),
+            "another port is another server"
+        );
+        assert!(!has("registry.example.org", "registry.example.org.evil.example/app"));
+        assert!(!has("docker.io", "localhost/docker.io/app"));
+        for text in
+            ["", "debian", "https://docker.io", "docker.io/library", "docker.io/", "*.example.org", "h:x"]
+        {
+            assert!(host(text).is_err(), "{text} was taken");
         }
     }
 

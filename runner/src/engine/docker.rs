@@ -278,12 +278,12 @@ impl Engine for DockerEngine {
         images::ensure(self, image, config, progress).await
     }
 
-    async fn image_bytes(&self, image: &ImageRef) -> Result<Option<u64>, EngineError> {
-        images::bytes(self, image).await
+    async fn image_bytes(&self, id: &str) -> Result<Option<u64>, EngineError> {
+        images::bytes(self, id).await
     }
 
-    async fn remove_image(&self, image: &ImageRef) -> Result<(), EngineError> {
-        images::remove(self, image.as_str()).await
+    async fn remove_image(&self, id: &str, names: &[ImageRef]) -> Result<(), EngineError> {
+        images::remove_named(self, id, names).await
     }
 
     async fn create(&self, request: &ContainerRequest) -> Result<ContainerId, EngineError> {

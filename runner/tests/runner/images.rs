@@ -3,11 +3,17 @@
 use std::time::Duration;
 
 use base64::{Engine, prelude::BASE64_STANDARD};
-use caisson_protocol::{Outcome, RunnerMessage, Stream};
+use caisson_protocol::{AttemptId, CoordinatorMessage, Outcome, RunnerMessage, Stream};
 use serde_json::json;
 
 use super::World;
-use crate::world::{EngineProxy, Gate, IMAGE, Registry, docker, registry::OWN_BYTES, servers, until};
+use crate::world::{
+    Call, EngineProxy, Gate, IMAGE, Registry,
+    coordinator::Seen,
+    docker, new_image,
+    registry::{Health, OWN_BYTES},
+    servers, spec_from, until,
+};
 
 fn reason(outcome: &Outcome) -> &'static str {
     outcome.reason().unwrap_or("none")
@@ -26,6 +32,99 @@ async fn a_registry_that_may_be_better_in_a_moment_is_asked_again_and_not_for_ev
         assert_eq!(said.matches("trying again in").count(), 2, "{said}");
     }
     world.ends_clean().await;
+}
+
+/// Waits until something is said in a build's log.
+async fn says(world: &World, attempt: AttemptId, text: &str) {
+    let so =
+        |seen: &Seen| seen.logs.get(&attempt).is_some_and(|log| log.text(Stream::Caisson).contains(text));
+    world.coordinator.wait(text, so).await;
+}
+
+#[tokio::test]
+async fn a_registry_that_is_well_again_when_it_is_asked_again_costs_no_build() {
+    let registry = Registry::with(&["broken", "stuck"], Duration::ZERO).await;
+    let world = World::with(&["image.stall=2s"]).await;
+    for (name, health, cause) in [
+        ("broken", Health::Broken, "was not pulled"),
+        ("stuck", Health::Stuck, "no news of it for 2s (image.stall)"),
+    ] {
+        registry.is(health);
+        let attempt = world.submit_in(&registry.image(name), &format!("ls / | grep -c ^own-{name}-"));
+        says(&world, attempt, "trying again in").await;
+        registry.is(Health::Well);
+        assert_eq!(world.outcome(attempt).await, Outcome::Succeeded, "{name}");
+        let said = world.coordinator.log_text(attempt, Stream::Caisson);
+        assert!(said.contains(cause), "{said}");
+        world.coordinator.cleaned(attempt).await;
+        docker(&["rmi", &registry.image(name)]);
+    }
+    world.ends_clean().await;
+}
+
+#[tokio::test]
+async fn a_pull_takes_as_long_as_there_is_news_of_it_and_no_longer_than_it_may() {
+    let registry = Registry::with(&["slow", "slower"], Duration::from_millis(700)).await;
+    let patient = World::with(&["image.stall=4s"]).await;
+    let attempt = patient.submit_in(&registry.image("slow"), "true");
+    assert_eq!(patient.outcome(attempt).await, Outcome::Succeeded);
+    let said = patient.coordinator.log_text(attempt, Stream::Caisson);
+    assert!(!said.contains("trying again"), "{said}");
+    patient.ends_clean().await;
+
+    let hasty = World::with(&["image.timeout=2s"]).await;
+    let attempt = hasty.submit_in(&registry.image("slower"), "true");
+    let outcome = hasty.outcome(attempt).await;
+    assert_eq!(reason(&outcome), "image_failed", "{outcome:?}");
+    assert!(outcome.message().unwrap().contains("takes longer than 2s (image.timeout)"), "{outcome:?}");
+    hasty.ends_clean().await;
+    docker(&["rmi", &registry.image("slow")]);
+}
+
+#[tokio::test]
+async fn a_build_is_stopped_while_its_image_is_pulled() {
+    let registry = Registry::with(&["app"], Duration::ZERO).await;
+    let world = World::with(&["image.stall=1h"]).await;
+    registry.is(Health::Stuck);
+    let canceled = world.submit_in(&registry.image("app"), "true");
+    says(&world, canceled, "\nPulled ").await;
+    world.coordinator.say(CoordinatorMessage::Cancel { attempt: canceled });
+    assert_eq!(world.outcome(canceled).await, Outcome::Canceled);
+
+    let mut value = serde_json::to_value(world.spec("true")).unwrap();
+    value["image"] = json!(registry.image("app"));
+    value["timeout_seconds"] = json!(2);
+    let late = world.coordinator.assign(spec_from(value));
+    let report = world.coordinator.finished(late).await;
+    assert_eq!(report.outcome, Outcome::TimedOut);
+    assert!(report.phases.image_ms.is_some() && report.phases.create_ms.is_none(), "{:?}", report.phases);
+    world.ends_clean().await;
+}
+
+#[tokio::test]
+async fn s35_a_runner_asks_the_registries_it_is_allowed_to_and_no_other() {
+    let registry = Registry::with(&["app"], Duration::ZERO).await;
+    let image = registry.image("app");
+    let elsewhere = World::with(&["image.registries=[docker.io, localhost]"]).await;
+    let refused = elsewhere.submit_in(&image, "true");
+    let outcome = elsewhere.outcome(refused).await;
+    assert_eq!(reason(&outcome), "image_denied", "{outcome:?}");
+    let message = outcome.message().unwrap();
+    assert!(message.contains(&registry.host()) && message.contains("image.registries"), "{message}");
+    assert_eq!(registry.asked(), 0);
+
+    let here = World::with(&[&format!("image.registries=[\"{}\"]", registry.host())]).await;
+    let pulled = here.submit_in(&image, "true");
+    assert_eq!(here.outcome(pulled).await, Outcome::Succeeded);
+    here.ends_clean().await;
+
+    // What is there asks nobody.
+    let asked = registry.asked();
+    let there = elsewhere.submit_in(&image, "true");
+    assert_eq!(elsewhere.outcome(there).await, Outcome::Succeeded);
+    assert_eq!(registry.asked(), asked);
+    elsewhere.ends_clean().await;
+    docker(&["rmi", &image]);
 }
 
 #[tokio::test]
@@ -83,13 +182,9 @@ async fn a_pull_is_told_in_the_builds_log_and_its_digest_is_kept() {
         _ => None,
     };
     let digest = world.coordinator.look(|seen| seen.messages.iter().find_map(started)).unwrap();
-    assert_eq!(digest.as_deref(), Some(registry.digest("app")));
+    assert_eq!(digest, Some(registry.digest("app")));
     let report = world.coordinator.finished(attempt).await;
-    assert_eq!(
-        report.image_digest.as_deref(),
-        Some(registry.digest("app")),
-        "a late start tells it to nobody"
-    );
+    assert_eq!(report.image_digest, Some(registry.digest("app")), "a late start tells it to nobody");
 
     // It is there by now, and not pulled again.
     let again = world.submit_in(&image, "true");
@@ -140,6 +235,41 @@ async fn images_that_were_pulled_are_kept_in_size_but_for_those_in_use() {
     for image in [second, third, fourth] {
         docker(&["rmi", &image]);
     }
+}
+
+/// As a tag does that is built anew each night: its older images have no name any more.
+// The docker command waits for a registry that runs in this very process.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tag_that_moves_is_followed_and_what_it_left_is_kept_in_size_too() {
+    let registry = Registry::with(&["app"], Duration::ZERO).await;
+    let image = registry.image("app");
+    let size = docker(&["inspect", "--format", "{{.Size}}", IMAGE]).parse::<usize>().unwrap() + OWN_BYTES;
+    let size_max = format!("image.size_max={}B", size * 3 / 2);
+    let world = World::with(&["image.pull=always", &size_max]).await;
+    let kept = new_image();
+    let (mut ids, mut files) = (Vec::new(), Vec::new());
+    for night in 0..4 {
+        let attempt = world.submit_in(&image, "ls / | grep ^own-app-");
+        let report = world.coordinator.finished(attempt).await;
+        assert_eq!(report.outcome, Outcome::Succeeded);
+        assert_eq!(report.image_digest, Some(registry.digest("app")));
+        files.push(world.coordinator.log_text(attempt, Stream::Stdout));
+        ids.push(docker(&["inspect", "--format", "{{.Id}}", &image]));
+        world.coordinator.cleaned(attempt).await;
+        // Somebody likes the second one.
+        if night == 1 {
+            docker(&["tag", &image, &kept]);
+        }
+        registry.renew("app");
+    }
+    assert!(files.windows(2).all(|files| files[0] != files[1]), "it was not pulled anew: {files:?}");
+    let is_there =
+        |id: &str| docker(&["images", "--all", "-q", "--no-trunc"]).lines().any(|there| there == id);
+    until("the older ones go", async || !is_there(&ids[0]) && !is_there(&ids[2])).await;
+    assert!(is_there(&ids[1]), "the one that somebody has named");
+    assert!(is_there(&ids[3]), "the latest");
+    world.ends_clean().await;
+    docker(&["rmi", &image, &kept]);
 }
 
 #[tokio::test]

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, io, os::unix::fs::symlink, path::Path, time::Duration};
 
 use bytes::Bytes;
-use caisson_protocol::{AttemptId, BuildId, Network, Outcome, Stream};
+use caisson_protocol::{AttemptId, BuildId, CoordinatorMessage, Network, Outcome, Stream};
 use caisson_runner::{
     config::Config,
     engine::{
@@ -19,7 +19,8 @@ use tokio::{
 };
 
 use crate::world::{
-    Bind, Coordinator, IMAGE, Kind, Nobody, Repository, Runner, Upload, WorldWith, docker, new_name, patience,
+    Bind, Call, Coordinator, EngineProxy, Gate, IMAGE, Kind, Nobody, Repository, Runner, Upload, WorldWith,
+    docker, new_name, patience, spec_from,
 };
 
 async fn description<K: Kind>(settings: &[&str]) -> String {
@@ -213,6 +214,28 @@ async fn an_upload_that_breaks_off_is_no_upload() {
     let uploaded = container.engine.upload(&container.id, broken.boxed()).await;
     assert!(uploaded.is_err(), "{uploaded:?}");
     container.remove().await;
+}
+
+#[tokio::test]
+async fn a_build_is_stopped_while_its_checkout_is_uploaded() {
+    let home = tempfile::tempdir().unwrap();
+    let proxy = EngineProxy::start(home.path().join("docker.sock"));
+    let world = WorldWith::<Upload>::with(&[&proxy.setting(), "engine.deadline=1h"]).await;
+    proxy.set(Gate::LosesQuestion(Call::Upload));
+    let canceled = world.submit("true");
+    proxy.is_open_again().await;
+    world.coordinator.say(CoordinatorMessage::Cancel { attempt: canceled });
+    assert_eq!(world.outcome(canceled).await, Outcome::Canceled);
+
+    proxy.set(Gate::LosesQuestion(Call::Upload));
+    let mut value = serde_json::to_value(world.spec("true")).unwrap();
+    value["timeout_seconds"] = 2.into();
+    let late = world.coordinator.assign(spec_from(value));
+    let report = world.coordinator.finished(late).await;
+    assert_eq!(report.outcome, Outcome::TimedOut);
+    assert!(report.phases.create_ms.is_some() && report.phases.run_ms.is_none(), "{:?}", report.phases);
+    world.runner.becomes_empty().await;
+    world.ends_clean().await;
 }
 
 #[tokio::test]

@@ -43,7 +43,10 @@ pub(super) async fn of(
     let text = tokio::fs::read(path).await.map_err(|cause| error(cause.to_string()))?;
     let file: File =
         serde_json::from_slice(&text).map_err(|_| error("not the JSON that docker login writes".into()))?;
-    let registry = registry(image);
+    let registry = match image.registry() {
+        ImageRef::DEFAULT_REGISTRY => DOCKER_HUB,
+        host => host,
+    };
     let Some(entry) = file.auths.get(registry) else { return Ok(None) };
     let broken = || error(format!("the entry {registry} has no user and password"));
     let auth = BASE64_STANDARD.decode(entry.auth.trim()).map_err(|_| broken())?;
@@ -75,14 +78,6 @@ pub(super) fn mend(docker: Docker) -> Docker {
     })
 }
 
-/// A registry is named by a host; what has none is on Docker's own.
-fn registry(image: &ImageRef) -> &str {
-    match image.as_str().split_once('/') {
-        Some((host, _)) if host.contains(['.', ':']) || host == "localhost" => host,
-        _ => DOCKER_HUB,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -103,5 +98,6 @@ mod tests {
         std::fs::write(&file, r#"{"auths":{"https://index.docker.io/v1/":{"auth":"secret"}}}"#).unwrap();
         let error = found("busybox").await.unwrap_err().to_string();
         assert!(error.contains("config.json") && !error.contains("secret"), "{error}");
+        assert!(found("docker.io/library/busybox").await.is_err(), "it is on Docker's own as well");
     }
 }

@@ -7,7 +7,7 @@ use std::{
 
 use bollard::{
     errors::Error,
-    models::CreateImageInfo,
+    models::{CreateImageInfo, ImageInspect},
     query_parameters::{CreateImageOptions, RemoveImageOptions},
 };
 use caisson_protocol::ImageRef;
@@ -35,7 +35,7 @@ pub(super) async fn ensure(
     progress: &(dyn Fn(String) + Send + Sync),
 ) -> Result<Image, ImageError> {
     let present = inspect(engine, image).await?;
-    let was_there = present.is_some();
+    let before = present.as_ref().map(|found| found.id.clone());
     match (config.pull, present) {
         (PullPolicy::IfMissing | PullPolicy::Never, Some(found)) => return Ok(found),
         (PullPolicy::Never, None) => {
@@ -46,20 +46,40 @@ pub(super) async fn ensure(
         }
         (PullPolicy::IfMissing, None) | (PullPolicy::Always, _) => {}
     }
+    if !config.may_ask(image) {
+        return Err(ImageError::Denied(format!(
+            "the image {image} was not pulled: the runner does not ask {}, unless it is in image.registries there",
+            image.registry()
+        )));
+    }
     progress(format!("Pulling image {image}"));
     pull(engine, image, config, progress).await?;
     let gone = || EngineError::Failed(format!("the image {image} was pulled and is not there"));
     let found = inspect(engine, image).await?.ok_or_else(gone)?;
-    Ok(Image { pulled: !was_there, ..found })
+    Ok(Image { pulled: before.as_ref() != Some(&found.id), ..found })
 }
 
 /// What an image takes, where it is there.
-pub(super) async fn bytes(engine: &DockerEngine, image: &ImageRef) -> Result<Option<u64>, EngineError> {
-    match engine.call("inspect image", engine.docker.inspect_image(image.as_str())).await {
-        Ok(found) => Ok(Some(found.size.and_then(|bytes| u64::try_from(bytes).ok()).unwrap_or_default())),
-        Err(EngineError::NotFound(_)) => Ok(None),
-        Err(error) => Err(error),
+pub(super) async fn bytes(engine: &DockerEngine, id: &str) -> Result<Option<u64>, EngineError> {
+    let found = look_up(engine, id).await?;
+    Ok(found.map(|found| found.size.and_then(|bytes| u64::try_from(bytes).ok()).unwrap_or_default()))
+}
+
+/// Takes these names from an image, and removes it unless it has others.
+pub(super) async fn remove_named(
+    engine: &DockerEngine,
+    id: &str,
+    names: &[ImageRef],
+) -> Result<(), EngineError> {
+    for name in names {
+        // Somebody may have given it to another image.
+        if inspect(engine, name).await?.is_some_and(|found| found.id == id) {
+            remove(engine, name.as_str()).await?;
+        }
     }
+    // Who has named it wants it, and a removal by id would take that name, too.
+    let others = look_up(engine, id).await?.and_then(|left| left.repo_tags).unwrap_or_default();
+    if others.is_empty() { remove(engine, id).await } else { Ok(()) }
 }
 
 /// Removes an image by its id or one of its names, unless a container uses it.
@@ -71,13 +91,17 @@ pub(super) async fn remove(engine: &DockerEngine, image: &str) -> Result<(), Eng
     }
 }
 
+async fn look_up(engine: &DockerEngine, image: &str) -> Result<Option<ImageInspect>, EngineError> {
+    match engine.call("inspect image", engine.docker.inspect_image(image)).await {
+        Ok(found) => Ok(Some(found)),
+        Err(EngineError::NotFound(_)) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
 async fn inspect(engine: &DockerEngine, image: &ImageRef) -> Result<Option<Image>, EngineError> {
     // The grammar of image references leaves nothing in them that could lead to another URL.
-    let found = match engine.call("inspect image", engine.docker.inspect_image(image.as_str())).await {
-        Ok(found) => found,
-        Err(EngineError::NotFound(_)) => return Ok(None),
-        Err(error) => return Err(error),
-    };
+    let Some(found) = look_up(engine, image.as_str()).await? else { return Ok(None) };
     let environment = found.config.and_then(|config| config.env).unwrap_or_default();
     let path = environment.iter().find_map(|variable| variable.strip_prefix("PATH="));
     Ok(Some(Image {
@@ -146,10 +170,12 @@ async fn pull_once(
     loop {
         let stalled = (tokio::time::Instant::now() + config.stall.0).min(end);
         let Ok(next) = timeout_at(stalled, news.next()).await else {
-            return Err(ImageError::Registry(format!(
-                "the image {image} was not pulled: its registry is too slow, or was silent for {}",
-                config.stall
-            )));
+            let cause = if stalled == end {
+                format!("it takes longer than {} (image.timeout)", config.timeout)
+            } else {
+                format!("there was no news of it for {} (image.stall)", config.stall)
+            };
+            return Err(ImageError::Registry(format!("the image {image} was not pulled: {cause}")));
         };
         match next {
             None => return Ok(()),
@@ -224,7 +250,7 @@ enum Refusal {
 /// nearly always the truth.
 fn refusal(image: &ImageRef, status: Option<u16>, message: &str) -> Refusal {
     let says = |words: &[&str]| words.iter().any(|word| message.contains(word));
-    let named_registry = image.as_str().split_once('/').is_some_and(|(host, _)| host.contains(['.', ':']));
+    let named_registry = image.registry() != ImageRef::DEFAULT_REGISTRY;
     let denied = says(&["access denied", "denied:", "unauthorized", "no basic auth credentials"]);
     let unknown = says(&["manifest unknown", "name unknown"]);
     match status {

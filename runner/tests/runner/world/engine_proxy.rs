@@ -44,6 +44,7 @@ pub(crate) enum Gate {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Call {
     Create,
+    Upload,
     Attach,
     Start,
     Wait,
@@ -62,6 +63,7 @@ impl Call {
         let asks = |method: &str, what: &str| line.starts_with(method) && line.contains(what);
         match self {
             Self::Create => asks("POST", "/containers/create?"),
+            Self::Upload => asks("PUT", "/archive?"),
             Self::Attach => asks("POST", "/attach?"),
             Self::Start => asks("POST", "/start"),
             Self::Wait => asks("POST", "/wait?"),

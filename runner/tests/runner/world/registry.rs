@@ -1,6 +1,13 @@
 //! An image registry that has images: the test image, each with a layer on top that nobody has yet.
 
-use std::{collections::BTreeMap, io::Read, net::SocketAddr, process::Command, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    io::Read,
+    net::SocketAddr,
+    process::Command,
+    sync::{Arc, Mutex, MutexGuard},
+    time::Duration,
+};
 
 use axum::{
     Router,
@@ -9,7 +16,7 @@ use axum::{
     http::StatusCode,
     response::{IntoResponse, Response},
 };
-use futures_util::{StreamExt, stream};
+use futures_util::{FutureExt, StreamExt, stream};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use tokio::{net::TcpListener, time::sleep};
@@ -27,33 +34,66 @@ const PIECES: usize = 8;
 /// A registry at an address of its own.
 pub(crate) struct Registry {
     address: SocketAddr,
-    digests: BTreeMap<String, String>,
+    shelf: Arc<Mutex<Shelf>>,
 }
 
 /// What a registry gives.
 #[derive(Default)]
 struct Shelf {
+    /// The test image: its configuration and its layers.
+    base: (Value, Vec<Bytes>),
+    digests: BTreeMap<String, String>,
     /// Manifests by the name of their image and by digest.
     manifests: BTreeMap<String, Vec<u8>>,
     blobs: BTreeMap<String, Bytes>,
     pause: Duration,
+    health: Health,
+    asked: usize,
+}
+
+/// How a registry is.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) enum Health {
+    /// It gives what it is asked for.
+    #[default]
+    Well,
+    /// It has errors instead.
+    Broken,
+    /// It says nothing more from the middle of a layer on.
+    Stuck,
 }
 
 impl Registry {
     /// With images of these names, each blob of which takes eight times `pause`.
     pub(crate) async fn with(names: &[&str], pause: Duration) -> Self {
-        let mut shelf = Shelf { pause, ..Shelf::default() };
-        let (config, layers) = saved();
-        let mut digests = BTreeMap::new();
-        for name in names {
-            let digest = shelf.add(name, config.clone(), layers.clone());
-            digests.insert((*name).to_owned(), digest);
-        }
+        let shelf = Arc::new(Mutex::new(Shelf { base: saved(), pause, ..Shelf::default() }));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let routes = Router::new().fallback(give).with_state(Arc::new(shelf));
+        let routes = Router::new().fallback(give).with_state(Arc::clone(&shelf));
         tokio::spawn(async move { axum::serve(listener, routes).await.unwrap() });
-        Self { address, digests }
+        let registry = Self { address, shelf };
+        names.iter().for_each(|name| registry.renew(name));
+        registry
+    }
+
+    /// Gives a name to an image that nobody has yet.
+    pub(crate) fn renew(&self, name: &str) {
+        self.shelf().add(name);
+    }
+
+    /// How it is from the next request on.
+    pub(crate) fn is(&self, health: Health) {
+        self.shelf().health = health;
+    }
+
+    /// How often it was asked for something.
+    pub(crate) fn asked(&self) -> usize {
+        self.shelf().asked
+    }
+
+    /// What begins the names of its images.
+    pub(crate) fn host(&self) -> String {
+        self.address.to_string()
     }
 
     /// What an image is called.
@@ -62,8 +102,12 @@ impl Registry {
     }
 
     /// The digest of an image's manifest.
-    pub(crate) fn digest(&self, name: &str) -> &str {
-        &self.digests[name]
+    pub(crate) fn digest(&self, name: &str) -> String {
+        self.shelf().digests[name].clone()
+    }
+
+    fn shelf(&self) -> MutexGuard<'_, Shelf> {
+        self.shelf.lock().unwrap()
     }
 }
 
@@ -71,14 +115,14 @@ impl Registry {
 impl Drop for Registry {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            for name in self.digests.keys() {
+            let names: Vec<_> = self.shelf().digests.keys().cloned().collect();
+            for name in &names {
                 let _ = Command::new("docker").args(["rmi", "--force", &self.image(name)]).output();
             }
         }
     }
 }
 
-/// The test image: its configuration and its layers.
 fn saved() -> (Value, Vec<Bytes>) {
     let home = tempfile::tempdir().unwrap();
     let file = home.path().join("image.tar");
@@ -98,7 +142,8 @@ fn saved() -> (Value, Vec<Bytes>) {
 }
 
 impl Shelf {
-    fn add(&mut self, name: &str, mut config: Value, mut layers: Vec<Bytes>) -> String {
+    fn add(&mut self, name: &str) {
+        let (mut config, mut layers) = self.base.clone();
         let own = own_layer(name);
         config["rootfs"]["diff_ids"].as_array_mut().unwrap().push(digest(&own).into());
         config.as_object_mut().unwrap().remove("history");
@@ -116,7 +161,7 @@ impl Shelf {
         let digest = digest(&manifest);
         self.manifests.insert(format!("/v2/{name}/manifests/1"), manifest.clone());
         self.manifests.insert(format!("/v2/{name}/manifests/{digest}"), manifest);
-        digest
+        self.digests.insert(name.to_owned(), digest);
     }
 }
 
@@ -137,10 +182,15 @@ fn digest(content: &[u8]) -> String {
     format!("sha256:{hex}")
 }
 
-async fn give(State(shelf): State<Arc<Shelf>>, request: Request) -> Response {
+async fn give(State(shelf): State<Arc<Mutex<Shelf>>>, request: Request) -> Response {
     let path = request.uri().path();
+    let mut shelf = shelf.lock().unwrap();
+    shelf.asked += 1;
     if path == "/v2/" {
         return StatusCode::OK.into_response();
+    }
+    if shelf.health == Health::Broken {
+        return StatusCode::INTERNAL_SERVER_ERROR.into_response();
     }
     if let Some(manifest) = shelf.manifests.get(path) {
         let headers = [("content-type", MANIFEST.to_owned()), ("docker-content-digest", digest(manifest))];
@@ -150,9 +200,13 @@ async fn give(State(shelf): State<Arc<Shelf>>, request: Request) -> Response {
     let Some(blob) = blob.cloned() else { return StatusCode::NOT_FOUND.into_response() };
     let (length, pause) = (blob.len(), shelf.pause);
     let pieces: Vec<Bytes> = blob.chunks(length.div_ceil(PIECES)).map(Bytes::copy_from_slice).collect();
-    let slowly = stream::iter(pieces).then(move |piece| async move {
+    let sticks = shelf.health == Health::Stuck && length >= OWN_BYTES;
+    let given = if sticks { PIECES / 2 } else { PIECES };
+    let slowly = stream::iter(pieces).take(given).then(move |piece| async move {
         sleep(pause).await;
         Ok::<_, std::io::Error>(piece)
     });
-    ([("content-length", length.to_string())], Body::from_stream(slowly)).into_response()
+    // The rest of what is there of it; nothing, unless it is stuck.
+    let rest = std::future::pending().into_stream().take(usize::from(sticks));
+    ([("content-length", length.to_string())], Body::from_stream(slowly.chain(rest))).into_response()
 }

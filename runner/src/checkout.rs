@@ -18,9 +18,10 @@ mod sockets;
 mod targets;
 mod wire;
 
-use std::{path::PathBuf, process::Stdio};
+use std::{os::unix::process::ExitStatusExt, path::PathBuf, process::Stdio};
 
 use caisson_protocol::{Commit, ErrorReason, RepositoryUrl, ResolvedCommit};
+use rustix::process::Signal;
 use tokio::{
     io::AsyncWriteExt,
     process::{Child, ChildStdout, Command},
@@ -156,10 +157,14 @@ impl Checkout {
         }
         // One that ends by itself has ended by then; another has only fallen silent.
         let _ = child.start_kill();
-        let status = child.wait().await;
-        Err(broken(
-            &status.map_or_else(|error| error.to_string(), |status| format!("it ended with {status}")),
-        ))
+        Err(match child.wait().await {
+            // Where Rust code gets no memory, its process ends itself before it can say so.
+            Ok(status) if status.signal() == Some(Signal::ABORT.as_raw()) => {
+                limits::out_of_memory(repository, self.git.memory.0)
+            }
+            Ok(status) => broken(&format!("it ended with {status}")),
+            Err(error) => broken(&error.to_string()),
+        })
     }
 
     /// Keeps the mirrors within their size. Blocks.
@@ -248,13 +253,13 @@ mod tests {
     use super::*;
     use crate::{config::Config, output::Log};
 
-    #[tokio::test]
-    async fn a_process_that_says_no_more_and_does_not_end_is_ended() {
+    /// Why a checkout fails whose process does this.
+    async fn failure_of_a_process_that(does: &str) -> CheckoutError {
         let home = tempfile::tempdir().unwrap();
         let program = home.path().join("program");
         // Written by a process of its own: none that is started beside this test holds it open.
-        let write = r#"printf '#!/bin/sh\nread request; exec >&-; exec sleep 1000' > "$0"; chmod +x "$0""#;
-        assert!(Command::new("sh").args(["-c", write]).arg(&program).status().unwrap().success());
+        let write = r#"printf '#!/bin/sh\nread request; %s\n' "$1" > "$0"; chmod +x "$0""#;
+        assert!(Command::new("sh").args(["-c", write]).arg(&program).arg(does).status().unwrap().success());
         let Config { git, coordinator_url, .. } = Config::default();
         let checkout = Checkout::open(program, home.path(), git, &coordinator_url).unwrap();
         let log = Log::begin(home.path().join("log"), 1000, Arc::new(|_| {})).sender();
@@ -262,7 +267,21 @@ mod tests {
         let (url, commit) = ("https://example.org/app".parse().unwrap(), "main".parse().unwrap());
         let run = checkout.run(&url, &commit, home.path().to_owned(), &log);
         let ended = tokio::time::timeout(Duration::from_secs(20), run).await.expect("it is waited for");
-        let message = ended.unwrap_err().message;
+        ended.unwrap_err()
+    }
+
+    #[tokio::test]
+    async fn a_process_that_says_no_more_and_does_not_end_is_ended() {
+        let CheckoutError { message, .. } = failure_of_a_process_that("exec >&-; exec sleep 1000").await;
         assert!(message.contains("signal: 9"), "{message}");
+    }
+
+    #[tokio::test]
+    async fn a_process_that_gets_no_memory_and_can_not_say_so_wanted_too_much() {
+        let CheckoutError { reason, message } = failure_of_a_process_that("kill -ABRT $$").await;
+        assert_eq!(reason, ErrorReason::TooLarge, "{message}");
+        assert!(message.contains("git.memory"), "{message}");
+        let CheckoutError { reason, .. } = failure_of_a_process_that("kill -SEGV $$").await;
+        assert_eq!(reason, ErrorReason::CloneFailed);
     }
 }

@@ -12,8 +12,8 @@ use git2::{ErrorClass, Oid, Repository, RepositoryInitOptions, build::CheckoutBu
 use super::{
     CheckoutError,
     child::Teller,
-    limits::check_size,
-    mirror::{Mirror, disk_is_full, is_damage, out_of_memory},
+    limits::{check_size, out_of_memory},
+    mirror::{Mirror, disk_is_full, is_damage},
     packs,
     wire::{Event, Request},
 };
@@ -49,7 +49,7 @@ pub(super) fn into_workspace(
             Err(error) => error,
         };
         if is_out_of_memory(&*error) {
-            return Trouble::Error(out_of_memory(request));
+            return Trouble::Error(out_of_memory(&request.repository, request.limits.memory_bytes));
         }
         if disk_is_full(workspace) {
             return Trouble::Error(CheckoutError {

@@ -80,6 +80,13 @@ pub(super) fn check_size(
     Err(too_large(format!("{commit} {exceeded} on the runner allows")).into())
 }
 
+/// A checkout whose process got no more memory.
+pub(super) fn out_of_memory(repository: &RepositoryUrl, memory_bytes: u64) -> CheckoutError {
+    too_large(format!(
+        "the checkout of {repository} needs more memory than the {memory_bytes} bytes that git.memory on the runner allows"
+    ))
+}
+
 /// A fetch or a checkout that would take too much.
 pub(super) fn too_large(message: String) -> CheckoutError {
     CheckoutError { reason: ErrorReason::TooLarge, message }

@@ -16,7 +16,7 @@ use git2::{
 use super::{
     CheckoutError,
     child::Teller,
-    limits::too_large,
+    limits::out_of_memory,
     packs,
     shelf::{Place, disk_error, trim},
     wire::{Event, Request},
@@ -365,7 +365,7 @@ fn classify(error: &git2::Error, request: &Request) -> CheckoutError {
         return CheckoutError { reason: ErrorReason::DiskFull, message: "the runner's disk is full".into() };
     }
     if error.class() == ErrorClass::NoMemory {
-        return out_of_memory(request);
+        return out_of_memory(url, request.limits.memory_bytes);
     }
     let (reason, message) = match (error.code(), error.class()) {
         (ErrorCode::Certificate, ErrorClass::Ssh) => (
@@ -404,13 +404,6 @@ fn is_refusal(said: &str) -> bool {
 /// Whether what failed under `folder` had no room.
 pub(super) fn disk_is_full(folder: &Path) -> bool {
     rustix::fs::statvfs(folder).is_ok_and(|disk| disk.f_bavail * disk.f_frsize < DISK_BYTES_MIN)
-}
-
-pub(super) fn out_of_memory(request: &Request) -> CheckoutError {
-    too_large(format!(
-        "the checkout of {} needs more memory than the {} bytes that git.memory on the runner allows",
-        request.repository, request.limits.memory_bytes
-    ))
 }
 
 fn unexpected(error: &dyn std::error::Error) -> CheckoutError {

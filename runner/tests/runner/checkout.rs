@@ -392,7 +392,7 @@ async fn hooks_templates_and_the_hosts_settings_stay_out() {
     std::fs::write(world.runner.work_dir().join("home/.gitconfig"), settings).unwrap();
     let hooks = world.repository.path.join(".git/hooks");
     std::fs::create_dir_all(&hooks).unwrap();
-    std::fs::write(hooks.join("post-checkout"), "#!/bin/sh\ntouch /tmp/caisson-hook-ran\n").unwrap();
+    std::fs::write(hooks.join("post-checkout"), "#!/bin/sh\n").unwrap();
     let repository = Repository::make(
         &world.repository.path.with_file_name("attributes"),
         &[(".gitattributes", "* text eol=crlf filter=evil\n"), ("file.txt", "one\n")],
@@ -509,6 +509,25 @@ async fn a_checkout_that_wants_too_much_memory_is_refused() {
     let (reason, message) = error(&world, &world.repository.url(), "main").await;
     assert_eq!(reason, ErrorReason::TooLarge, "{message}");
     assert!(message.contains("git.memory"), "{message}");
+    world.ends_clean().await;
+}
+
+/// A few kilobytes that are a hundred megabytes, and names without end.
+// A large file is made whole in this very process.
+#[tokio::test(flavor = "multi_thread")]
+async fn bombs_from_a_server_end_their_checkout_and_cost_the_runner_nothing() {
+    let world = World::with(&["git.memory=64MiB", "git.stall=20s"]).await;
+    let before = world.runner.memory_peak_kib();
+    world.repository.branch_with_delta_bomb("bomb");
+    let http = servers::git_over_http(world.repository.path.parent().unwrap()).await;
+    let endless = servers::endless_references().await;
+    for url in [format!("http://{http}/repository"), format!("http://{endless}/repository")] {
+        let (reason, message) = error(&world, &url, "bomb").await;
+        assert_eq!(reason, ErrorReason::TooLarge, "{message}");
+        assert!(message.contains("git.memory"), "{message}");
+    }
+    let grown = world.runner.memory_peak_kib() - before;
+    assert!(grown < 16 * 1024, "the runner grew by {grown} KiB");
     world.ends_clean().await;
 }
 

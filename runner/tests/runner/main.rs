@@ -12,7 +12,6 @@ mod disk;
 mod images;
 mod laws;
 mod remote;
-mod soak;
 mod sweep;
 mod targets;
 mod transport;
@@ -36,6 +35,7 @@ macro_rules! told_with {
             mod isolation;
             mod output;
             mod restart;
+            mod soak;
         }
     };
 }

@@ -34,6 +34,8 @@ pub(crate) enum Gate {
     LosesQuestion(Call),
     /// Everything, but that what the engine answers to the next such call never comes.
     LosesAnswer(Call),
+    /// Everything, but that what the engine has ended stays open.
+    NeverEnds,
     /// Everything but what is asked for in this path, which is never answered.
     Swallows(&'static str),
     /// Everything but what is asked for in `path`, to which this is the answer.
@@ -163,7 +165,12 @@ async fn pass(client: UnixStream, engine: UnixStream, gate: watch::Sender<Gate>)
                 }
             }
             read = from_engine.read(&mut answered) => {
-                let Ok(length @ 1..) = read else { break };
+                let Ok(length @ 1..) = read else {
+                    if *gate.borrow() == Gate::NeverEnds {
+                        std::future::pending::<()>().await;
+                    }
+                    break;
+                };
                 if !lost.answers && to_client.write_all(&answered[..length]).await.is_err() {
                     break;
                 }

@@ -4,6 +4,7 @@ pub(crate) mod certificates;
 pub(crate) mod coordinator;
 pub(crate) mod dockerd;
 pub(crate) mod engine_proxy;
+pub(crate) mod events;
 pub(crate) mod kernel;
 pub(crate) mod podman;
 pub(crate) mod registry;

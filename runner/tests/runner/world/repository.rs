@@ -4,6 +4,7 @@ use std::{
     fs,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
+    process::Command,
 };
 
 use git2::{Oid, Signature};
@@ -81,6 +82,28 @@ impl Repository {
         let tree = self.git.find_tree(id).unwrap();
         let reference = format!("refs/heads/{branch}");
         self.git.commit(Some(&reference), &author, &author, "A bomb", &tree, &[]).unwrap();
+    }
+
+    /// Adds a branch of which a few kilobytes come over the wire, and one file is larger than a hundred megabytes: a
+    /// difference that copies the whole of another file again and again.
+    pub(crate) fn branch_with_delta_bomb(&self, branch: &str) {
+        const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/runner/world/delta_bomb.py");
+        let write = "python3 \"$0\" | git -C \"$1\" index-pack --stdin > /dev/null";
+        let written = Command::new("sh").args(["-c", write, SCRIPT]).arg(&self.path).output().unwrap();
+        let said = String::from_utf8(written.stderr).unwrap();
+        assert!(written.status.success(), "{said}");
+        let (base, whole) = said.trim().split_once(' ').expect("it says what they are called");
+
+        // An index of packs that was read before has not got it.
+        let git = git2::Repository::open(&self.path).unwrap();
+        let mut builder = git.treebuilder(None).unwrap();
+        for (name, id) in [("base", base), ("whole", whole)] {
+            builder.insert(name, id.parse().unwrap(), 0o100_644).unwrap();
+        }
+        let tree = git.find_tree(builder.write().unwrap()).unwrap();
+        let author = Signature::now("A User", "user@example.org").unwrap();
+        let reference = format!("refs/heads/{branch}");
+        git.commit(Some(&reference), &author, &author, "A bomb", &tree, &[]).unwrap();
     }
 
     /// Adds a branch whose commit has one folder, written as it is given: `mode name` and what is in it.

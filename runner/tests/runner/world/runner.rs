@@ -158,6 +158,18 @@ impl Runner {
         })
     }
 
+    /// The processes of its checkouts, also those that an earlier process of its own has left.
+    pub(crate) fn checkouts(&self) -> Vec<u32> {
+        let home = format!("HOME={}", self.work_dir().join("home").display());
+        let reads = |pid: u32, file: &str| fs::read(format!("/proc/{pid}/{file}")).unwrap_or_default();
+        let has = |bytes: &[u8], part: &str| bytes.split(|byte| *byte == 0).any(|own| own == part.as_bytes());
+        let is_ours =
+            |pid: &u32| has(&reads(*pid, "cmdline"), "checkout") && has(&reads(*pid, "environ"), &home);
+        let processes = fs::read_dir("/proc").unwrap();
+        let pids = processes.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+        pids.filter(is_ours).collect()
+    }
+
     /// How many files, sockets and pipes its process has open.
     pub(crate) fn open_files(&self) -> usize {
         fs::read_dir(format!("/proc/{}/fd", self.process.id())).unwrap().count()

@@ -9,11 +9,12 @@ use std::{
 
 use axum::{
     Json, Router,
-    body::Bytes,
+    body::{Body, Bytes},
     extract::{Request, State},
     http::{HeaderMap, StatusCode},
     response::{IntoResponse, Response},
 };
+use futures_util::stream;
 use serde_json::json;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -54,6 +55,24 @@ pub(crate) async fn moved(there: String) -> SocketAddr {
     let routes = Router::new().fallback(async move |request: Request| {
         let rest = request.uri().path_and_query().map_or("/", |rest| rest.as_str());
         (StatusCode::MOVED_PERMANENTLY, [("location", format!("{there}{rest}"))])
+    });
+    serve(routes).await
+}
+
+/// Has one branch after another, over http, without end.
+pub(crate) async fn endless_references() -> SocketAddr {
+    let routes = Router::new().fallback(async || {
+        let line = |text: &str| format!("{:04x}{text}", text.len() + 4);
+        let head = format!("{}0000", line("# service=git-upload-pack\n"));
+        let id = "1".repeat(40);
+        let first = line(&format!("{id} refs/heads/first\0ofs-delta\n"));
+        let more = (0_u64..).map(move |from| {
+            let names = (1000 * from..1000 * (from + 1)).map(|number| format!("{id} refs/heads/{number}\n"));
+            names.map(|name| format!("{:04x}{name}", name.len() + 4)).collect::<String>()
+        });
+        let pieces = [head, first].into_iter().chain(more).map(Ok::<_, std::io::Error>);
+        let headers = [("content-type", "application/x-git-upload-pack-advertisement")];
+        (headers, Body::from_stream(stream::iter(pieces)))
     });
     serve(routes).await
 }

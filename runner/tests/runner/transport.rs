@@ -249,7 +249,8 @@ async fn an_engine_that_takes_nothing_ends_an_upload() {
     let engine = DockerEngine::at(&config).unwrap();
     let container = Waiting::with_deadline(10).await;
     let endless = stream::repeat_with(|| Ok(Bytes::from_static(&[0; 65536]))).boxed();
-    let upload = engine.upload(&container.id, endless).await;
+    let upload = timeout(patience(), engine.upload(&container.id, endless)).await;
+    let upload = upload.expect("it is waited for");
     assert!(matches!(upload, Err(EngineError::Silent { .. })), "{upload:?}");
     drop(listener);
     container.remove().await;

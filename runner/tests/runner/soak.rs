@@ -165,10 +165,11 @@ impl Soak {
 
     /// Nothing is left.
     async fn ends_clean(mut self) {
+        until("the engine has told of all", async || self.events.tell_of(self.ends.keys())).await;
+        self.events.show_no_overlap(&self.ends);
         self.world.runner.becomes_empty().await;
         until("children and files are gone", async || self.world.runner.open_files() < 40).await;
         until("no container runs", async || !self.events.is_any_running()).await;
-        self.events.show_no_overlap(&self.ends);
         self.figures.push((self.world.runner.memory_peak_kib(), self.world.runner.open_files()));
         let most = self.figures.iter().map(|(kib, _)| *kib).max().unwrap();
         eprintln!(

@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::World;
 use crate::world::{
-    Call, EngineProxy, Gate, IMAGE, Registry,
+    EngineProxy, Gate, IMAGE, Registry,
     coordinator::Seen,
     docker, new_image,
     registry::{Health, OWN_BYTES},

@@ -5,7 +5,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use caisson_protocol::{Outcome, Stream};
 
 use super::World;
-use crate::world::servers::{EngineProxy, Gate};
+use crate::world::{EngineProxy, Gate};
 
 #[tokio::test]
 async fn both_outputs_are_kept_apart_and_to_the_byte() {

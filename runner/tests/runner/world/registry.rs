@@ -117,7 +117,9 @@ impl Drop for Registry {
         if std::thread::panicking() {
             let names: Vec<_> = self.shelf().digests.keys().cloned().collect();
             for name in &names {
-                let _ = Command::new("docker").args(["rmi", "--force", &self.image(name)]).output();
+                // Also those that have no tag any more.
+                let remove = "docker rmi --force $(docker images --quiet \"$0\")";
+                let _ = Command::new("sh").args(["-c", remove, &format!("{}/{name}", self.address)]).output();
             }
         }
     }

@@ -269,7 +269,8 @@ async fn a_tag_that_moves_is_followed_and_what_it_left_is_kept_in_size_too() {
     assert!(is_there(&ids[1]), "the one that somebody has named");
     assert!(is_there(&ids[3]), "the latest");
     world.ends_clean().await;
-    docker(&["rmi", &image, &kept]);
+    // By its id: where it was pulled from is one of its names, too.
+    docker(&["rmi", "--force", &image, &ids[1]]);
 }
 
 #[tokio::test]

@@ -76,9 +76,9 @@ pub trait Engine: Send + Sync {
     /// Sends a signal. A container that runs no more is no error.
     async fn kill(&self, container: &ContainerId, signal: Signal) -> Result<(), EngineError>;
 
-    /// Removes a thing, with all that belongs to it. One that is gone is no error; one that is in use, or that somebody
+    /// Removes a thing, with all that belongs to it, and tells whether it was there. One that is in use, or that somebody
     /// is removing already, is [`EngineError::Busy`].
-    async fn remove(&self, owned: &Owned) -> Result<(), EngineError>;
+    async fn remove(&self, owned: &Owned) -> Result<bool, EngineError>;
 
     /// Everything that this owner made. What only bears its labels, as an image does that somebody made of a build's
     /// container, is not among it.

@@ -139,15 +139,16 @@ async fn sweep_engine(builds: &Builds, network: SharedNetwork, swept: &mut Swept
     Ok(())
 }
 
-/// Removes a thing unless its attempt is at work; the clearance keeps its build from beginning meanwhile.
+/// Removes a thing, if it is still there, unless its attempt is at work; the clearance keeps its build from beginning
+/// meanwhile. Tells whether it did.
 async fn remove_unclaimed(claims: &Claims, engine: &dyn Engine, owned: &Owned) -> Result<bool, EngineError> {
     let clearance = owned.attempt.map(|attempt| claims.try_clear(attempt));
     if matches!(clearance, Some(None)) {
         return Ok(false);
     }
-    engine.remove(owned).await?;
+    let removed = engine.remove(owned).await;
     drop(clearance);
-    Ok(true)
+    removed
 }
 
 /// Removes the workspaces of builds of which nothing runs any more.

@@ -161,7 +161,8 @@ impl DockerEngine {
         }
     }
 
-    async fn remove_one(&self, owned: &Owned) -> Result<(), EngineError> {
+    /// Removes a thing, and tells whether it was there.
+    async fn remove_one(&self, owned: &Owned) -> Result<bool, EngineError> {
         let removed = match owned.kind {
             OwnedKind::Container => {
                 let options = RemoveContainerOptions { v: true, force: true, link: false };
@@ -174,8 +175,8 @@ impl DockerEngine {
             }
         };
         match removed {
-            Err(EngineError::NotFound(_)) => Ok(()),
-            result => result,
+            Err(EngineError::NotFound(_)) => Ok(false),
+            result => result.map(|()| true),
         }
     }
 
@@ -329,12 +330,12 @@ impl Engine for DockerEngine {
         containers::kill(self, container, signal).await
     }
 
-    async fn remove(&self, owned: &Owned) -> Result<(), EngineError> {
-        self.remove_one(owned).await?;
-        match networks::goes_with(owned, self.facts().dialect) {
-            Some(network) => self.remove_one(&network).await,
-            None => Ok(()),
+    async fn remove(&self, owned: &Owned) -> Result<bool, EngineError> {
+        let was_there = self.remove_one(owned).await?;
+        if let Some(network) = networks::goes_with(owned, self.facts().dialect) {
+            self.remove_one(&network).await?;
         }
+        Ok(was_there)
     }
 
     async fn list_owned(&self, owner: &Owner) -> Result<Vec<Owned>, EngineError> {

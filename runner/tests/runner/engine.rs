@@ -9,7 +9,7 @@ use caisson_runner::{
 
 use super::World;
 use crate::world::{
-    Call, EngineProxy, Gate, Runner, docker, owned, servers::engine_that_says, until,
+    Call, EngineProxy, Gate, Runner, docker, new_name, owned, servers::engine_that_says, until,
 };
 
 #[tokio::test]
@@ -47,6 +47,15 @@ async fn what_is_in_use_or_being_removed_already_is_not_taken_for_removed() {
     for kind in [OwnedKind::Container, OwnedKind::Volume, OwnedKind::Network] {
         let removed = engine.remove(&owned(kind)).await;
         assert!(matches!(removed, Err(EngineError::Busy(_))), "{removed:?}");
+    }
+}
+
+#[tokio::test]
+async fn what_is_gone_already_does_not_count_as_removed() {
+    let engine = DockerEngine::at(&Config::default().engine).unwrap();
+    for kind in [OwnedKind::Container, OwnedKind::Network] {
+        let gone = Owned { kind, id: new_name(), attempt: None };
+        assert!(!engine.remove(&gone).await.unwrap(), "{kind}");
     }
 }
 

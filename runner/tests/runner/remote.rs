@@ -92,7 +92,8 @@ async fn a_podman_whose_host_loses_its_power_and_comes_back_does_not_make_a_buil
     let mut engine = Podman::start().await;
     let home = tempfile::tempdir().unwrap();
     let proxy = EngineProxy::before(engine.socket(), home.path().join("podman.sock"));
-    let mut world = WorldWith::<Auto>::with(&with(&[proxy.setting()], &SETTINGS)).await;
+    let settings = [proxy.setting(), "engine.deadline=10s".into()];
+    let mut world = WorldWith::<Auto>::with(&with(&settings, &SETTINGS)).await;
     world.runner.looked_at_through(&engine.host());
     let attempt = world.submit("echo ready; while :; do sleep 0.1; done");
     world.coordinator.prints(attempt, "ready").await;

@@ -41,11 +41,10 @@ async fn an_engine_that_is_killed_under_a_build_is_not_the_builds_failure() {
     assert_eq!(engine.containers(), "");
 }
 
-#[tokio::test]
-async fn an_engine_that_is_shut_down_under_a_build_is_not_the_builds_failure() {
-    let mut engine = Dockerd::start().await;
-    let world = World::on(&engine, &QUICK).await;
-    let builds = [world.submit(WAITS), world.submit("trap 'exit 0' TERM; echo ready; sleep 1000 & wait")];
+/// Restarts an engine under two commands, which both end as they like when they are told to.
+async fn restart_under(mut engine: Dockerd, settings: &[&str], commands: [&str; 2]) {
+    let world = World::on(&engine, settings).await;
+    let builds = commands.map(|command| world.submit(command));
     for attempt in builds {
         world.coordinator.prints(attempt, "ready").await;
     }
@@ -62,27 +61,18 @@ async fn an_engine_that_is_shut_down_under_a_build_is_not_the_builds_failure() {
     assert_eq!(engine.containers(), "");
 }
 
+#[tokio::test]
+async fn an_engine_that_is_shut_down_under_a_build_is_not_the_builds_failure() {
+    let ends_well = "trap 'exit 0' TERM; echo ready; sleep 1000 & wait";
+    restart_under(Dockerd::start().await, &QUICK, [WAITS, ends_well]).await;
+}
+
 /// As under systemd: who calls it while it is away is answered by the one that comes after it.
 #[tokio::test]
 async fn an_engine_that_restarts_behind_a_socket_that_waits_for_it_is_not_the_builds_failure() {
-    let mut engine = Dockerd::start_behind_a_socket().await;
-    let world = World::on(&engine, &["capacity=2"]).await;
     let ends = [0, 143].map(|code| format!("trap 'exit {code}' TERM; echo ready; while :; do sleep 0.1; done"));
-    let builds = ends.map(|command| world.submit(&command));
-    for attempt in builds {
-        world.coordinator.prints(attempt, "ready").await;
-    }
-    engine.shut_down().await;
-    engine.revive().await;
-    for attempt in builds {
-        let outcome = world.outcome(attempt).await;
-        assert!(engine_failed(&outcome), "{outcome:?}");
-    }
-    world.coordinator.healthy().await;
-    let after = world.submit("true");
-    assert_eq!(world.outcome(after).await, Outcome::Succeeded);
-    world.ends_clean().await;
-    assert_eq!(engine.containers(), "");
+    let engine = Dockerd::start_behind_a_socket().await;
+    restart_under(engine, &["capacity=2"], ends.each_ref().map(String::as_str)).await;
 }
 
 /// Its connections stay open for ever, and by the time it can be asked again it has found the container ended.

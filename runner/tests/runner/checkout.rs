@@ -1,6 +1,8 @@
 //! Where code comes from: every kind of address and name, and what is wrong with those that lead nowhere.
 
 use std::{
+    fs::Permissions,
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     process::Stdio,
 };
@@ -390,17 +392,23 @@ async fn hooks_templates_and_the_hosts_settings_stay_out() {
     // Would lead every fetch astray.
     let settings = "[url \"file:///nowhere\"]\n\tinsteadOf = /\n";
     std::fs::write(world.runner.work_dir().join("home/.gitconfig"), settings).unwrap();
-    let hooks = world.repository.path.join(".git/hooks");
-    std::fs::create_dir_all(&hooks).unwrap();
-    std::fs::write(hooks.join("post-checkout"), "#!/bin/sh\n").unwrap();
     let repository = Repository::make(
         &world.repository.path.with_file_name("attributes"),
         &[(".gitattributes", "* text eol=crlf filter=evil\n"), ("file.txt", "one\n")],
     );
+    let (hooks, has_run) =
+        (repository.path.join(".git/hooks"), world.repository.path.with_file_name("hook-ran"));
+    std::fs::create_dir_all(&hooks).unwrap();
+    let hook = format!("#!/bin/sh\ntouch {}\n", has_run.display());
+    for name in ["post-checkout", "reference-transaction", "pre-upload-pack"] {
+        std::fs::write(hooks.join(name), &hook).unwrap();
+        std::fs::set_permissions(hooks.join(name), Permissions::from_mode(0o755)).unwrap();
+    }
     let mut value = serde_json::to_value(world.spec("ls .git/hooks; od -c file.txt")).unwrap();
     value["repository_url"] = repository.url().into();
     let attempt = world.coordinator.assign(spec_from(value));
-    world.outcome(attempt).await;
+    assert_eq!(world.outcome(attempt).await, Outcome::Succeeded);
+    assert!(!has_run.exists(), "a hook has run");
     let printed = world.coordinator.log_text(attempt, Stream::Stdout);
     assert!(!printed.contains("post-checkout"), "{printed}");
     assert!(!printed.contains("pre-commit"), "hooks of the host's template: {printed}");

@@ -107,6 +107,26 @@ async fn the_exit_decides_though_the_output_stays_open() {
 }
 
 #[tokio::test]
+async fn a_command_that_closes_its_output_is_waited_for() {
+    let world = World::new().await;
+    let attempt = world.submit("echo before; exec >&- 2>&-; sleep 1; exit 4");
+    assert_eq!(world.outcome(attempt).await, Outcome::Failed { exit_code: 4, note: None });
+    assert_eq!(world.coordinator.log_text(attempt, Stream::Stdout), "before\n");
+    world.ends_clean().await;
+}
+
+#[tokio::test]
+async fn what_is_written_after_the_end_is_cut_off_and_ends_with_the_container() {
+    let world = World::new().await;
+    let attempt =
+        world.submit("(setsid sh -c 'while :; do echo late; sleep 0.2; done' &); echo done; exit 3");
+    assert_eq!(world.outcome(attempt).await, Outcome::Failed { exit_code: 3, note: None });
+    assert!(world.coordinator.log_text(attempt, Stream::Stdout).contains("done\n"));
+    world.runner.becomes_empty().await;
+    world.ends_clean().await;
+}
+
+#[tokio::test]
 async fn a_flood_on_one_line_costs_neither_memory_nor_a_neighbour() {
     let world = World::with(&["capacity=2"]).await;
     let limit = 1024 * 1024;
